@@ -1,0 +1,7 @@
+"""What we train on, and how it reaches the model."""
+
+from labkit.data.batches import Batches
+from labkit.data.fashion import fashion
+from labkit.data.images import ImageData
+
+__all__ = ["Batches", "ImageData", "fashion"]

@@ -1,0 +1,100 @@
+"""Batches from memory: shuffled anew each epoch, the same again from the same seed.
+
+Fashion-MNIST fits into memory forty times over, so no file, process or queue is needed: an epoch is
+a permutation of indices, and a batch is a slice of it. Images stay uint8 (a quarter of the memory)
+and become normalised float32 when their batch is due; that costs well under 1 % of a step.
+
+The order of epoch e depends on (seed, e) alone, not on what was drawn before. That is what lets a
+training resume in mid-epoch, and two trainings see the same batches.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from labkit.facts import check_positive_int
+
+
+class Batches:
+    """An iterable of (images, labels); each new iteration is the next epoch.
+
+    images: float32 (batch, channels, height, width), (pixel / 255 - mean) / std.
+    labels: int64 (batch,).
+    The last batch of a training epoch is dropped when it is incomplete, so that all steps weigh
+    the same; with `shuffle=False` (evaluation) nothing is dropped.
+
+    Args:
+        images: uint8 (n, channels, height, width).
+        labels: int64 (n,).
+        batch_size: images in a batch.
+        seed: order of the epochs.
+        mean, std: of the pixels, on the scale 0 to 1.
+        shuffle: new order each epoch, or the given order always.
+        memory_format: `torch.contiguous_format` or `torch.channels_last`.
+        device: where the batches are delivered.
+
+    Raises:
+        ValueError: empty data, lengths that differ, a batch larger than the data.
+        TypeError: images that are not uint8.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        mean: float = 0.0,
+        std: float = 1.0,
+        shuffle: bool = True,
+        memory_format: torch.memory_format = torch.contiguous_format,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        check_positive_int("batch_size", batch_size)
+        if images.dtype != torch.uint8 or images.dim() != 4:
+            raise TypeError(
+                "images must be uint8 of shape (n, channels, height, width), "
+                f"got {images.dtype} of shape {tuple(images.shape)}"
+            )
+        if len(images) != len(labels):
+            raise ValueError(f"images and labels differ in length: {len(images)}, {len(labels)}")
+        if len(images) == 0:
+            raise ValueError("images is empty: there is nothing to make batches of")
+        if shuffle and batch_size > len(images):
+            raise ValueError(f"batch_size {batch_size} is larger than the data ({len(images)})")
+        self.images, self.labels, self.batch_size = images, labels, batch_size
+        self.seed, self.mean, self.std, self.shuffle = seed, mean, std, shuffle
+        self.memory_format, self.device = memory_format, torch.device(device)
+        self._next_epoch = 0
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        full, rest = divmod(len(self.images), self.batch_size)
+        return full if self.shuffle else full + bool(rest)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose which epoch the next iteration is (as torch's DistributedSampler does)."""
+        self._next_epoch = epoch
+
+    def order(self, epoch: int) -> Tensor:
+        """Return the indices (n,) in the order in which `epoch` visits them."""
+        if not self.shuffle:
+            return torch.arange(len(self.images))
+        generator = torch.Generator().manual_seed((self.seed << 20) + epoch)
+        return torch.randperm(len(self.images), generator=generator)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        order = self.order(self._next_epoch)
+        self._next_epoch += 1
+        for number in range(len(self)):
+            yield self.batch(order[number * self.batch_size : (number + 1) * self.batch_size])
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the normalised images and the labels at `indices`."""
+        images = self.images[indices].to(self.device)
+        normal = images.float().div_(255).sub_(self.mean).div_(self.std)
+        return normal.contiguous(memory_format=self.memory_format), self.labels[indices].to(
+            self.device
+        )

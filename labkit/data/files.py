@@ -1,0 +1,68 @@
+"""Finding the data that ships, and trusting it only after its hash was checked.
+
+`data/SHA256SUMS` holds the SHA-256 of every file, packed and unpacked. A damaged file would
+otherwise train on garbage without a word; here it is named, with the way to mend it.
+"""
+
+import gzip
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from labkit.files import atomic_path
+
+
+def data_root() -> Path:
+    """Return the folder of the data: $LABKIT_DATA, or `data/` beside the package.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    default = Path(__file__).resolve().parents[2] / "data"
+    root = Path(os.environ.get("LABKIT_DATA", default))
+    if not (root / "SHA256SUMS").is_file():
+        raise FileNotFoundError(
+            f"no data in {root}: SHA256SUMS is missing. Run from a clone of the project, or set "
+            "LABKIT_DATA to its data folder"
+        )
+    return root
+
+
+def expected_hashes(root: Path) -> dict[str, str]:
+    """Return {path below root: SHA-256} as `data/SHA256SUMS` states it."""
+    lines = (root / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+    pairs = (line.split(maxsplit=1) for line in lines if line.strip())
+    return {name.lstrip("*"): digest for digest, name in pairs}
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def unpack_verified(root: Path, name: str) -> Path:
+    """Make sure that `root/name` is there, unpacked from `name.gz`, both with the right hash.
+
+    Raises:
+        FileNotFoundError: the packed file is missing.
+        ValueError: the packed file is damaged.
+        PermissionError: the unpacked file cannot be written beside the packed one.
+    """
+    hashes = expected_hashes(root)
+    target, packed = root / name, root / f"{name}.gz"
+    if target.is_file() and sha256(target) == hashes[name]:
+        return target
+    mend = "restore it with: git checkout -- data/  (or: python data/make_fashion.py)"
+    if not packed.is_file():
+        raise FileNotFoundError(f"data file {packed} is missing; {mend}")
+    if sha256(packed) != hashes[f"{name}.gz"]:
+        raise ValueError(f"data file {packed} is damaged: its SHA-256 is not as stated; {mend}")
+    with (
+        atomic_path(target) as temporary,
+        gzip.open(packed) as source,
+        temporary.open("wb") as out,
+    ):
+        shutil.copyfileobj(source, out)
+    return target

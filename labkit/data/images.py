@@ -1,0 +1,91 @@
+"""A labelled set of images in memory, split into training and test."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from labkit.data.batches import Batches
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """Images as uint8 (n, channels, height, width), labels as int64 (n,), names of the classes.
+
+    `mean` and `std` are those of the whole training set's pixels, on the scale 0 to 1.
+
+    Raises:
+        ValueError: a split is empty, its images and labels differ in number, or a label is out of
+            range.
+    """
+
+    name: str
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    classes: tuple[str, ...]
+    mean: float
+    std: float
+
+    def __post_init__(self) -> None:
+        for split in ("train", "test"):
+            images, labels = getattr(self, f"{split}_images"), getattr(self, f"{split}_labels")
+            if len(images) == 0:
+                raise ValueError(f"{split}_images is empty")
+            if len(images) != len(labels):
+                raise ValueError(
+                    f"{split}_images and {split}_labels differ in number: "
+                    f"{len(images)} and {len(labels)}"
+                )
+            low, high = int(labels.min()), int(labels.max())
+            if low < 0 or high >= len(self.classes):
+                raise ValueError(
+                    f"{split}_labels must lie in 0 … {len(self.classes) - 1} "
+                    f"({len(self.classes)} classes), found {low} … {high}"
+                )
+
+    def __repr__(self) -> str:
+        height, width = self.train_images.shape[-2:]
+        return (
+            f"{self.name}({len(self.train_images):,} + {len(self.test_images):,}, {height}x{width})"
+        )
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        memory_format: torch.memory_format = torch.contiguous_format,
+        device: torch.device | str = "cpu",
+    ) -> Batches:
+        """Return training batches, reshuffled each epoch; see `Batches`."""
+        return Batches(
+            self.train_images,
+            self.train_labels,
+            batch_size,
+            seed=seed,
+            mean=self.mean,
+            std=self.std,
+            memory_format=memory_format,
+            device=device,
+        )
+
+    def test_batches(
+        self,
+        batch_size: int = 500,
+        *,
+        memory_format: torch.memory_format = torch.contiguous_format,
+        device: torch.device | str = "cpu",
+    ) -> Batches:
+        """Return the test images in their own order, none dropped."""
+        return Batches(
+            self.test_images,
+            self.test_labels,
+            batch_size,
+            mean=self.mean,
+            std=self.std,
+            shuffle=False,
+            memory_format=memory_format,
+            device=device,
+        )

@@ -1,0 +1,182 @@
+"""What a result depends on besides the code: machine, versions, threads, seeds.
+
+A figure without its machine means nothing: the same network trains four times faster on the next
+laptop. So every result that labkit prints carries these facts. They never hold a host name, a user
+name or a path, so a saved notebook can be shared.
+
+Threads: one is the default for measuring. Two threads of a shared machine wait for each other at
+the end of every kernel, and one busy neighbour then slows both; one thread is steady.
+"""
+
+import os
+import platform
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The machine and the versions behind a result. Memory is in GiB."""
+
+    processor: str
+    cores: int
+    memory_gib: float
+    threads: int
+    instructions: str
+    device: str
+    python: str
+    torch: str
+    torchvision: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.processor} · {self.cores} cores · {self.memory_gib:.0f} GiB · "
+            f"{self.threads} thread{'s' if self.threads > 1 else ''} · {self.instructions} · "
+            f"device {self.device} · Python {self.python} · torch {self.torch}"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the facts as a plain dictionary, for a JSON file."""
+        return asdict(self)
+
+
+def machine_facts() -> Facts:
+    """Return the facts of this machine as they are now (threads can change, the rest does not)."""
+    return Facts(
+        processor=_processor(),
+        cores=_cores(),
+        memory_gib=round(_memory_bytes() / 2**30, 1),
+        threads=torch.get_num_threads(),
+        instructions=instruction_set(),
+        device=str(default_device()),
+        python=platform.python_version(),
+        torch=torch.__version__,
+        torchvision=_version("torchvision"),
+    )
+
+
+def default_device() -> torch.device:
+    """Return the CUDA device if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all that was asked of it. A CPU never lags behind."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def instruction_set() -> str:
+    """Return the vector and matrix instructions that torch uses here, like "AVX512, AMX bf16"."""
+    if platform.machine().lower() not in {"x86_64", "amd64"}:
+        return platform.machine() or "unknown"
+    # torch offers these checks under private names only; a missing one counts as "no".
+    supported = [
+        label
+        for check, label in (
+            ("_is_vnni_supported", "VNNI int8"),
+            ("_is_avx512_bf16_supported", "AVX512 bf16"),
+            ("_is_amx_tile_supported", "AMX bf16"),
+        )
+        if getattr(torch.cpu, check, lambda: False)()
+    ]
+    return ", ".join([torch.backends.cpu.get_cpu_capability(), *supported])
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Pin torch to `count` threads inside the block; the old number is restored.
+
+    Raises:
+        ValueError: `count` is not a positive whole number.
+    """
+    check_positive_int("count", count)
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's global generators (all devices).
+
+    Raises:
+        ValueError: `seed` is not in 0 … 2**32 - 1, the range that NumPy takes.
+    """
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be a whole number from 0 to 2**32 - 1, got {seed!r}")
+    random.seed(seed)
+    numpy.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def rng_state() -> dict[str, Any]:
+    """Return the state of all global generators, in types that `weights_only=True` loads."""
+    state = numpy.random.get_state(legacy=False)
+    return {
+        "python": random.getstate(),
+        "numpy": {**state, "state": {**state["state"], "key": state["state"]["key"].tolist()}},
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Put all global generators back into a state that `rng_state` returned."""
+    kind, major, gauss = state["python"]
+    random.setstate((kind, tuple(major), gauss))
+    numpy.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def check_positive_int(name: str, value: object) -> None:
+    """Raise a ValueError that names the argument unless `value` is a whole number of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _cores() -> int:
+    """Cores this process may use: in a container that can be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@cache
+def _memory_bytes() -> int:
+    import psutil
+
+    total: int = psutil.virtual_memory().total
+    limit = Path("/sys/fs/cgroup/memory.max")  # Binder and other containers
+    text = limit.read_text().strip() if limit.is_file() else "max"
+    return min(total, int(text)) if text.isdigit() else total
+
+
+@cache
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            if line.lower().startswith("model name"):
+                return " ".join(line.partition(":")[2].split())
+    return platform.processor() or platform.machine() or "unknown processor"

@@ -1,0 +1,49 @@
+"""Writing files so that a reader never sees half of one."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Give a temporary path beside `target`; rename it to `target` if the block succeeds.
+
+    Two writers do not disturb each other, and an error (full disk, unwritable folder, interrupt)
+    leaves what was there before. The data is on the disk before the rename, so a power cut cannot
+    leave an empty file under the final name.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full; the message names the target.
+    """
+    unique = f"{os.getpid()}-{threading.get_ident()}"
+    temporary = target.with_name(f".{target.name}.{unique}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(target)
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise type(error)(error.errno, f"cannot write {target}: {reason}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _remove_stale(target: Path) -> None:
+    """Remove what writers that were killed have left beside `target`."""
+    for left in target.parent.glob(f".{target.name}.*-*.tmp"):
+        process = left.name.removesuffix(".tmp").rpartition(".")[2].partition("-")[0]
+        if process.isdigit() and not _runs(int(process)):
+            left.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    import psutil  # not at the top: `import labkit` stays cheap
+
+    return bool(psutil.pid_exists(process))

@@ -1,0 +1,26 @@
+"""Training: the loop and everything that changes the work of a step."""
+
+from labkit.training import checkpoint
+from labkit.training.evaluate import evaluate
+from labkit.training.loop import Phases, Step, Training, train
+from labkit.training.optimizers import SGD, AdamW
+from labkit.training.precision import PRECISIONS, Precision
+from labkit.training.recipe import Recipe
+from labkit.training.schedules import Schedule, cosine, one_cycle
+
+__all__ = [
+    "PRECISIONS",
+    "SGD",
+    "AdamW",
+    "Phases",
+    "Precision",
+    "Recipe",
+    "Schedule",
+    "Step",
+    "Training",
+    "checkpoint",
+    "cosine",
+    "evaluate",
+    "one_cycle",
+    "train",
+]

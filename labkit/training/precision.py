@@ -1,0 +1,62 @@
+"""Mixed precision: which number format the heavy operations of a step run in.
+
+Three formats. fp32 has 8 bits of exponent and 23 of fraction. bf16 keeps the exponent and 7 bits of
+fraction: any value that fits fp32 fits, coarsely. fp16 has 5 and 10: finer steps, but everything
+below 6e-8 becomes zero, and small gradients are below that. Loss scaling cures it: the loss is
+multiplied by 2**16, so every gradient is too, and the optimizer divides them again. When a scaled
+gradient overflows to infinity, the step is left out and the scale halved.
+
+Weights, optimizer state and sums stay in fp32; `torch.autocast` casts the inputs of matrix products
+and convolutions. Half the bytes is the certain gain. More speed needs hardware that multiplies the
+format (a GPU's tensor cores, AMX on some CPUs): elsewhere it is slower.
+
+Source: Micikevicius et al., "Mixed Precision Training", 2018; Kalamkar et al., "A Study of BFLOAT16
+for Deep Learning Training", 2019.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A precision policy: the format of the heavy operations, and whether the loss is scaled."""
+
+    name: str
+    dtype: torch.dtype
+    scaled: bool = False
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        """Return the context in which forward and loss run. For fp32 it does nothing."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(device.type, dtype=self.dtype)
+
+    def scaler(self, device: torch.device) -> torch.amp.GradScaler | None:
+        """Return the loss scaler of a training, or None where none is needed."""
+        return torch.amp.GradScaler(device.type) if self.scaled else None
+
+
+PRECISIONS = {
+    policy.name: policy
+    for policy in (
+        Precision("fp32", torch.float32),
+        Precision("bf16", torch.bfloat16),
+        Precision("fp16", torch.float16, scaled=True),
+        # For the lesson: what goes wrong without the scaler.
+        Precision("fp16-unscaled", torch.float16),
+    )
+}
+
+
+def precision_policy(name: str) -> Precision:
+    """Return the policy called `name`.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}")
+    return PRECISIONS[name]
