@@ -4,9 +4,9 @@ from functools import partial
 
 import pytest
 import torch
+from tests_support import tiny_data
 
 from labkit import models
-from labkit.data import ImageData
 from labkit.training import SGD, AdamW, Recipe, cosine, evaluate, one_cycle
 from labkit.training.schedules import lr_factor
 
@@ -83,17 +83,8 @@ def test_optimizers_are_torch_s_own() -> None:
     assert adam.param_groups[0]["weight_decay"] == 0.01
 
 
-def tiny_data(n: int = 40) -> ImageData:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (n, 1, 28, 28), dtype=torch.uint8, generator=generator)
-    labels = torch.arange(n) % 10
-    return ImageData(
-        "tiny", images, labels, images, labels, tuple("abcdefghij"), mean=0.5, std=0.25
-    )
-
-
 def test_a_recipe_differs_in_what_it_says() -> None:
-    base = Recipe(models.convnet, tiny_data(), batch_size=8)
+    base = Recipe(models.convnet, tiny_data(40, size=28), batch_size=8)
     other = base.but(precision="bf16")
     assert base.differences(other) == ("precision",)
     assert base.differences(base.but(model=partial(models.convnet, width=8))) == ("model",)
@@ -102,7 +93,7 @@ def test_a_recipe_differs_in_what_it_says() -> None:
 
 
 def test_a_recipe_repeats_to_the_bit_and_its_seed_matters() -> None:
-    base = Recipe(models.convnet, tiny_data(), batch_size=8, label_smoothing=0.1)
+    base = Recipe(models.convnet, tiny_data(40, size=28), batch_size=8, label_smoothing=0.1)
     first, again = ([s.loss for s in base.training()] for _ in range(2))
     other = [s.loss for s in base.but(seed=1).training()]
     assert first == again
@@ -125,7 +116,7 @@ def test_a_recipe_repeats_to_the_bit_and_its_seed_matters() -> None:
 )
 def test_a_recipe_refuses(changes: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        Recipe(models.convnet, tiny_data(), batch_size=8).but(**changes)
+        Recipe(models.convnet, tiny_data(40, size=28), batch_size=8).but(**changes)
 
 
 def test_accuracy_counts_right_answers_and_restores_the_mode() -> None:
