@@ -22,6 +22,8 @@ from typing import Any
 import numpy
 import torch
 
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of Binder and other containers
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -167,8 +169,7 @@ def _memory_bytes() -> int:
     import psutil
 
     total: int = psutil.virtual_memory().total
-    limit = Path("/sys/fs/cgroup/memory.max")  # Binder and other containers
-    text = limit.read_text().strip() if limit.is_file() else "max"
+    text = CGROUP_LIMIT.read_text().strip() if CGROUP_LIMIT.is_file() else "max"
     return min(total, int(text)) if text.isdigit() else total
 
 

@@ -217,6 +217,16 @@ class Race:
         """
         return report.verdict(self, candidate, over or self.baseline, on)
 
+    def ratios(self, candidate: str, *, over: str | None = None) -> list[float]:
+        """Return, round by round, the seconds of `over` (the baseline) / those of `candidate`.
+
+        Raises:
+            ValueError: no such arm.
+        """
+        report.check_arms(self, candidate, over or self.baseline)
+        pairs = report.paired_steps(self.records[over or self.baseline], self.records[candidate])
+        return [slow / fast for slow, fast in zip(*pairs, strict=True)]
+
     def table(self) -> Table:
         """Return one row an arm: time, speed against the baseline, accuracy, memory, n."""
         return report.table(self)

@@ -24,15 +24,20 @@ COMPARISONS = ("step time", "time to target", "accuracy", "peak memory")
 
 def verdict(race: Race, candidate: str, over: str, on: str) -> Verdict:
     """Return the verdict of `candidate` over the arm `over`; see `Race.verdict`."""
-    for name in (candidate, over):
-        if name not in race.arms:
-            raise ValueError(f"no arm {name!r} in this race; it has {', '.join(race.arms)}")
+    check_arms(race, candidate, over)
     if on not in COMPARISONS:
         raise ValueError(f"on must be one of {', '.join(COMPARISONS)}, got {on!r}")
     estimate = _estimate(race, candidate, over, on)
     if estimate is None:
         raise ValueError(f"nothing measured yet for {on!r} of {candidate!r} and {over!r}")
     return Verdict(candidate, over, on, estimate)
+
+
+def check_arms(race: Race, *names: str) -> None:
+    """Raise a ValueError that names the first of `names` that is no arm of `race`."""
+    for name in names:
+        if name not in race.arms:
+            raise ValueError(f"no arm {name!r} in this race; it has {', '.join(race.arms)}")
 
 
 def _estimate(race: Race, candidate: str, over: str, on: str) -> Estimate | None:
@@ -61,10 +66,10 @@ def _estimate(race: Race, candidate: str, over: str, on: str) -> Estimate | None
     return mean_ratio([a for a, _ in whole], [b for _, b in whole])
 
 
-def speed(
-    baseline: list[Record], candidate: list[Record], resamples: int = 2000
-) -> Estimate | None:
-    """Return how many times faster the candidate's steps are, paired round by round."""
+def paired_steps(
+    baseline: list[Record], candidate: list[Record]
+) -> tuple[list[float], list[float]]:
+    """Return the seconds of both arms' steps of the same rounds, without the warm-up."""
     slow: list[float] = []
     fast: list[float] = []
     for theirs, mine in zip(baseline, candidate, strict=True):
@@ -73,6 +78,14 @@ def speed(
             if number in other:
                 slow.append(seconds)
                 fast.append(other[number])
+    return slow, fast
+
+
+def speed(
+    baseline: list[Record], candidate: list[Record], resamples: int = 2000
+) -> Estimate | None:
+    """Return how many times faster the candidate's steps are, paired round by round."""
+    slow, fast = paired_steps(baseline, candidate)
     return paired_ratio(slow, fast, resamples=resamples) if slow else None
 
 

@@ -95,12 +95,15 @@ class Recipe:
             )
 
     def but(self, **changes: Any) -> "Recipe":
-        """Return this recipe with the named fields changed.
+        """Return this recipe with the named fields changed; `steps` replaces `epochs` and back.
 
         Raises:
             TypeError: there is no field of that name.
             ValueError: a value out of range.
         """
+        lengths = {"epochs", "steps"}
+        if len(given := lengths & set(changes)) == 1:
+            changes |= dict.fromkeys(lengths - given)
         return replace(self, **changes)
 
     def training(self, *, timed: bool = False) -> Training:

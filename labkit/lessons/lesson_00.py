@@ -1,0 +1,115 @@
+"""Notebook 00: what its results mean, and the checks of its exercises."""
+
+from labkit.compare import Race
+from labkit.lessons.check import exercise, wrong_number
+from labkit.lessons.lesson import Prediction
+from labkit.lessons.prose import Prose
+from labkit.measure import Ceiling, Standing
+
+
+def read_standings(standings: dict[str, Standing]) -> Prose:
+    """Return what the points under the roof say."""
+    lines = []
+    for name, standing in standings.items():
+        limit = "computing" if standing.bound == "compute" else "memory"
+        lines.append(
+            f"- **{name}**: a step takes {1e3 * standing.seconds:.0f} ms and reaches "
+            f"{standing.achieved:.0f} GFLOP/s, {standing.fraction:.0%} of the "
+            f"{standing.attainable:.0f} that the roof allows here. Its limit is {limit}."
+        )
+    return Prose("\n".join(lines))
+
+
+def read_verdict(race: Race, candidate: str, guess: Prediction | None = None) -> Prose:
+    """Return the verdict on step time, what it means, and how a prediction compares."""
+    verdict = race.verdict(candidate)
+    meaning = {
+        "better": f"On this machine you would choose **{candidate}**: the whole interval lies "
+        "above 1.",
+        "worse": f"On this machine you would stay with **{verdict.baseline}**: the whole interval "
+        "lies below 1.",
+        "can't tell": "The interval holds 1, or lies so close to it that nobody would notice. "
+        "Measure longer, or decide on other grounds.",
+    }[verdict.call]
+    compared = f"\n\n{guess.against(verdict.estimate)}" if guess else ""
+    return Prose(f"**{verdict}**\n\n{meaning}{compared}")
+
+
+def read_sequential(race: Race, first: str, second: str) -> Prose:
+    """Return what timing one arm after the other would have said of two equal arms."""
+    ratios = race.ratios(second, over=first)
+    half = len(ratios) // 2
+    early = [s for record in race.records[first] for s in record.timed().values()][:half]
+    late = [s for record in race.records[second] for s in record.timed().values()][-half:]
+    sequential = (sum(early) / half) / (sum(late) / half)
+    return Prose(
+        f"The two arms are the same code. A single pair of steps would have said anything from "
+        f"{min(ratios):.2f}x to {max(ratios):.2f}x. The first half of one arm against the second "
+        f"half of the other, which is how most people measure, would have said "
+        f"{sequential:.2f}x. The race says {race.verdict(second).estimate:.2fx}."
+    )
+
+
+@exercise(
+    hint="`x.stride()` gives the steps for (image, channel, row, column). Which of the four is one "
+    "pixel to the right?",
+    praise="In channels_last all channels of one pixel lie side by side, so the next pixel is as "
+    "many numbers away as there are channels.",
+)
+def next_pixel(answer: object) -> str | None:
+    """Check the distance in memory of the next pixel to the right, 16 channels, channels_last."""
+    if answer == 1:
+        return "That is the next channel of the same pixel."
+    return wrong_number(answer, 16, 0, "Count the numbers that lie between two neighbours.")
+
+
+VERDICTS = ("faster", "can't tell", "slower")
+
+
+@exercise(
+    hint="Look where 1 lies: below the interval, within it, or above it.",
+    praise="Only an interval that keeps clear of 1 is a verdict.",
+)
+def three_verdicts(answer: object) -> str | None:
+    """Check the words for 1.08 to 1.21, 0.97 to 1.04 and 0.55 to 0.61."""
+    if not isinstance(answer, list | tuple) or len(answer) != 3:
+        return "A list of three words is wanted."
+    for number, (word, right) in enumerate(zip(answer, VERDICTS, strict=True), start=1):
+        if word not in VERDICTS:
+            return f"{word!r} is none of {', '.join(VERDICTS)}."
+        if word != right:
+            return f"Look at interval {number} again: on which side of 1 does it lie?"
+    return None
+
+
+@exercise(
+    hint="At the ridge the slope meets the flat roof: intensity * bandwidth = peak. `roof.peak()` "
+    "is in FLOP/s, `roof.bandwidth.value` in GB/s.",
+    praise="Work with fewer FLOP a byte than this waits for memory; work with more waits for the "
+    "arithmetic.",
+)
+def ridge_point(answer: object, roof: Ceiling) -> str | None:
+    """Check the intensity (FLOP/byte) at which fp32 convolution meets the bandwidth."""
+    right = roof.ridge("fp32")
+    return wrong_number(answer, right, 0.02, "Mind the units: giga is 1e9 in both.")
+
+
+@exercise(
+    hint='`base.but(batch_size=256)` differs in one thing. Put both into `Race({"128": ..., '
+    '"256": ...})`.',
+    praise="One field differs, so whatever the race finds is the batch size's doing.",
+)
+def fair_race(answer: object) -> str | None:
+    """Check that the answer is a race of batch size 128 against 256 and nothing else."""
+    if not isinstance(answer, Race):
+        return f"A Race is wanted, not {type(answer).__name__}."
+    if len(answer.arms) != 2:
+        return f"Two arms are wanted, this race has {len(answer.arms)}."
+    one, other = answer.arms.values()
+    differences = one.differences(other)
+    if differences != ("batch_size",):
+        found = ", ".join(differences) or "nothing"
+        return f"The arms must differ in batch_size alone; they differ in: {found}."
+    if {one.batch_size, other.batch_size} != {128, 256}:
+        return f"Batch sizes 128 and 256 are wanted, not {one.batch_size} and {other.batch_size}."
+    return None

@@ -1,0 +1,29 @@
+"""Measure: time, memory, FLOPs, the machine's ceiling, and what a comparison may claim."""
+
+from labkit.measure.ceiling import Ceiling, ceiling
+from labkit.measure.flops import flops, step_flops
+from labkit.measure.memory import peak_memory, saved_bytes
+from labkit.measure.roofline import Standing, attainable, predict_seconds, standing
+from labkit.measure.statistics import Estimate, median_interval, paired_ratio
+from labkit.measure.timing import Timing, format_seconds, interleave
+from labkit.measure.traffic import traffic
+
+__all__ = [
+    "Ceiling",
+    "Estimate",
+    "Standing",
+    "Timing",
+    "attainable",
+    "ceiling",
+    "flops",
+    "format_seconds",
+    "interleave",
+    "median_interval",
+    "paired_ratio",
+    "peak_memory",
+    "predict_seconds",
+    "saved_bytes",
+    "standing",
+    "step_flops",
+    "traffic",
+]

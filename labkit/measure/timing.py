@@ -1,0 +1,131 @@
+"""Time functions against each other, so that a noisy machine hurts all of them alike.
+
+Timing one function to the end and then the next compares two moments of the machine, not two
+functions: a neighbor that wakes up in between decides who wins. Here every round runs each
+function once, and the order rotates from round to round, so that slow moments, a warm cache and
+the heat of the processor fall on all of them in equal parts. Samples of one round belong
+together: compare them pairwise (`paired_ratio`), not by their averages.
+
+An accelerator works behind Python's back: a call returns before the work is done. So the clock is
+read only after the device has finished.
+
+The price: each function finds the caches as the one before left them. That is what a training
+step meets too.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from labkit import facts
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The measured times of one function, in seconds, one sample a round, in order of rounds."""
+
+    name: str
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The middle sample, in seconds: one slow round does not move it."""
+        return statistics.median(self.seconds)
+
+    @property
+    def spread(self) -> float:
+        """The interquartile range in seconds: the middle half of the samples lies within it."""
+        if self.n < 2:
+            return 0.0
+        lower, _, upper = statistics.quantiles(self.seconds, n=4, method="inclusive")
+        return upper - lower
+
+    @property
+    def n(self) -> int:
+        """The number of samples."""
+        return len(self.seconds)
+
+    def __str__(self) -> str:
+        """Return name, median, spread and n, in units that fit."""
+        median, spread = format_seconds(self.median), format_seconds(self.spread)
+        return f"{self.name}: {median} (spread {spread}, n {self.n})"
+
+
+def interleave(
+    functions: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int = 30,
+    warmup: int = 3,
+    threads: int = 1,
+    device: torch.device | str | None = None,
+) -> dict[str, Timing]:
+    """Time `functions` in rounds, each once a round, in an order that rotates.
+
+    Args:
+        functions: name -> function without arguments; it is called `warmup + rounds` times.
+        rounds: samples for each function.
+        warmup: untimed rounds first: allocators, caches and kernels that are built on first use.
+        threads: torch's threads while measuring; the old number is restored.
+        device: where the functions work; waited for before each reading of the clock.
+            None is the default device of `labkit.facts`.
+
+    Returns:
+        The timings under the same names, in the order of `functions`.
+
+    Raises:
+        ValueError: no functions, or `rounds`, `warmup` or `threads` out of range.
+        TypeError: a value of `functions` cannot be called.
+    """
+    _check(functions, rounds, warmup)
+    where = torch.device(device) if device is not None else facts.default_device()
+    names = list(functions)
+    samples: dict[str, list[float]] = {name: [] for name in names}
+    with facts.threads(threads):
+        for round_index in range(warmup + rounds):
+            first = round_index % len(names)
+            for name in names[first:] + names[:first]:
+                seconds = _time_once(functions[name], name, where)
+                if round_index >= warmup:
+                    samples[name].append(seconds)
+    return {name: Timing(name, tuple(taken)) for name, taken in samples.items()}
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a time with three digits in the unit that fits it: ns, us, ms or s."""
+    size = abs(seconds)
+    for limit, scale, unit in ((1e-6, 1e9, "ns"), (1e-3, 1e6, "us"), (1.0, 1e3, "ms")):
+        if 0 < size < limit * 0.9995:  # above that, three digits would round up to 1000
+            return f"{_three_digits(seconds * scale)} {unit}"
+    return f"{_three_digits(seconds)} s"
+
+
+def _three_digits(number: float) -> str:
+    # float() turns the exponent that "g" writes for 1234 into plain digits.
+    return f"{float(f'{number:.3g}'):g}"
+
+
+def _time_once(function: Callable[[], object], name: str, device: torch.device) -> float:
+    facts.synchronize(device)
+    start = time.perf_counter()
+    try:
+        function()
+    except Exception as error:
+        error.add_note(f"raised while timing {name!r}")
+        raise
+    facts.synchronize(device)
+    return time.perf_counter() - start
+
+
+def _check(functions: Mapping[str, object], rounds: object, warmup: object) -> None:
+    if not functions:
+        raise ValueError("functions is empty: give at least one name and function to time")
+    for name, function in functions.items():
+        if not callable(function):
+            kind = type(function).__name__
+            raise TypeError(f"functions[{name!r}] must be a function to call, got {kind}")
+    facts.check_positive_int("rounds", rounds)
+    if not isinstance(warmup, int) or isinstance(warmup, bool) or warmup < 0:
+        raise ValueError(f"warmup must be a whole number of at least 0, got {warmup!r}")

@@ -1,0 +1,35 @@
+"""Measure a model without leaving a trace in it.
+
+A forward pass in training mode moves the running statistics of batch norm and draws random
+numbers for dropout. A measurement that did so would change the training that follows it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from labkit import facts
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Restore the model's buffers and the global random generators after the block.
+
+    Parameters and gradients are not guarded: the block must leave them alone itself.
+
+    Raises:
+        TypeError: `model` is not a module.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    random = facts.rng_state()
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        facts.set_rng_state(random)

@@ -1,0 +1,129 @@
+"""Figures that several notebooks show: example images, the roofline."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, StrMethodFormatter
+
+from labkit.data import ImageData
+from labkit.measure import Ceiling, Standing
+from labkit.measure.statistics import median_interval
+from labkit.widgets.style import (
+    COLORS,
+    INK,
+    MUTED,
+    figure,
+    label_axes,
+    label_lines,
+    line_style,
+    spread,
+)
+
+
+def example_images(images: ImageData, columns: int = 10) -> Figure:
+    """Return one training image of each class in a row, with its name.
+
+    Args:
+        images: grey images.
+        columns: classes shown.
+    """
+    fig = figure(9.2, 1.3)
+    for axes, label in zip(fig.subplots(1, columns), range(columns), strict=True):
+        index = int((images.train_labels == label).nonzero()[0])
+        axes.imshow(images.train_images[index, 0].numpy(), cmap="gray_r")
+        axes.set_title(images.classes[label], fontsize=9, color=INK)
+        axes.set_axis_off()
+    return fig
+
+
+def roofline(
+    ceiling: Ceiling, points: Mapping[str, tuple[Standing, str]], kind: str = "convolution"
+) -> Figure:
+    """Return the machine's roofline with measured steps under it.
+
+    Args:
+        ceiling: gives one roof for each dtype.
+        points: {label: (standing, dtype)}.
+        kind: "convolution" or "matmul": which peak is the flat part of the roof.
+    """
+    fig = figure(9.2, 4.2)
+    axes = fig.subplots()
+    dtypes = list(getattr(ceiling, kind))
+    ridges = [ceiling.ridge(dtype, kind) for dtype in dtypes]
+    low = min([0.3, *(0.5 * standing.intensity for standing, _ in points.values())])
+    intensity = numpy.geomspace(low, 12 * max(ridges), 200)
+    for number, dtype in enumerate(dtypes):
+        roof = numpy.minimum(ceiling.peak(dtype, kind) / 1e9, ceiling.bandwidth.value * intensity)
+        style = line_style(number)
+        axes.loglog(intensity, roof, **style)
+        axes.annotate(
+            f"{dtype}: {roof[-1]:.0f} GFLOP/s",
+            (intensity[-1], roof[-1]),
+            xytext=(-4, 4),
+            textcoords="offset points",
+            ha="right",
+            color=style["color"],
+            fontsize=10.5,
+            fontweight="bold",
+        )
+    label_axes(axes, f"The roof of this machine ({kind})", "FLOP per byte moved", "GFLOP/s")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator())
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    heights = numpy.log10([standing.achieved for standing, _ in points.values()])
+    spread_heights = spread(heights.tolist(), gap=0.14)  # in decades: one line of text
+    for number, (label, (standing, dtype)) in enumerate(points.items()):
+        color = line_style(dtypes.index(dtype))["color"]
+        axes.loglog(standing.intensity, standing.achieved, "osD^v"[number % 5], color=color, ms=9)
+        axes.annotate(
+            f"{label}: {standing.achieved:.0f}",
+            (standing.intensity * 1.12, 10 ** spread_heights[number]),
+            va="center",
+            fontsize=10.5,
+            color=INK,
+        )
+    axes.annotate(
+        f"slope: {ceiling.bandwidth.value:.0f} GB/s",
+        (intensity[0], ceiling.bandwidth.value * intensity[0]),
+        xytext=(14, 2),
+        textcoords="offset points",
+        color=MUTED,
+        fontsize=10.5,
+    )
+    return fig
+
+
+def ratios(pairs: Sequence[float], shown: int, names: tuple[str, str]) -> tuple[Figure, str]:
+    """Return the speed ratio of each round as a dot, with the interval that they give together.
+
+    Args:
+        pairs: seconds of the baseline / seconds of the candidate, one a round.
+        shown: how many rounds to use, from the first.
+        names: of baseline and candidate.
+
+    Returns:
+        The figure and a sentence.
+    """
+    used = list(pairs[:shown])
+    logs = median_interval([math.log(ratio) for ratio in used])
+    value, low, high = (math.exp(x) for x in (logs.value, logs.low, logs.high))
+    fig = figure(9.2, 3.2)
+    axes = fig.subplots()
+    label_axes(axes, f"How many times faster is {names[1]}?", "round", f"{names[0]} / {names[1]}")
+    axes.axhline(1.0, color=MUTED, linewidth=1.2)
+    axes.plot(range(1, len(used) + 1), used, "o", color=COLORS[0], alpha=0.45, markersize=5)
+    bounded = math.isfinite(logs.high)
+    if bounded:
+        axes.axhspan(low, high, color=COLORS[1], alpha=0.35, linewidth=0)
+    axes.axhline(value, color=COLORS[1], linewidth=2)
+    axes.set_xlim(0, len(pairs) + 1)
+    spread_of = sorted(pairs)
+    axes.set_ylim(
+        0.9 * min(1.0, spread_of[len(pairs) // 20]),
+        1.1 * max(1.0, spread_of[-1 - len(pairs) // 20]),
+    )
+    label_lines(axes, [("median", value, COLORS[1]), ("the same", 1.0, MUTED)])
+    interval = f"95 % {low:.2f} to {high:.2f}" if bounded else "too few rounds for an interval"
+    return fig, f"{len(used)} rounds: {value:.2f}x ({interval})"

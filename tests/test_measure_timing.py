@@ -1,0 +1,153 @@
+"""Timing: who runs when, what the clock sees, and how a time is written."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+
+from labkit import facts
+from labkit.measure import Timing, format_seconds, interleave, timing
+
+
+class Clock:
+    """A clock that only moves when told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def costs(self, seconds: float):
+        def function() -> None:
+            self.now += seconds
+
+        return function
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(timing, "time", made)
+    return made
+
+
+def test_order_rotates_so_that_each_function_is_first_equally_often():
+    calls: list[str] = []
+    functions = {name: lambda name=name: calls.append(name) for name in "abc"}
+    interleave(functions, rounds=4, warmup=2)
+    rounds = ["".join(calls[i : i + 3]) for i in range(0, len(calls), 3)]
+    assert rounds == ["abc", "bca", "cab", "abc", "bca", "cab"]
+
+
+def test_each_sample_is_the_time_of_its_own_function(clock: Clock):
+    measured = interleave({"one": clock.costs(1.0), "two": clock.costs(2.0)}, rounds=5)
+    assert list(measured) == ["one", "two"]
+    assert measured["one"].seconds == pytest.approx([1.0] * 5)
+    assert measured["two"].seconds == pytest.approx([2.0] * 5)
+
+
+def test_warmup_is_not_in_the_samples(clock: Clock):
+    costs = iter([100.0, 100.0, 1.0, 1.0, 1.0])
+
+    def slow_at_first() -> None:
+        clock.now += next(costs)
+
+    measured = interleave({"f": slow_at_first}, rounds=3, warmup=2)["f"]
+    assert measured.seconds == pytest.approx([1.0] * 3)
+
+
+def test_device_is_waited_for_before_each_reading(clock: Clock, monkeypatch: pytest.MonkeyPatch):
+    """Work that a device still owes is done inside the clock, and none of it before."""
+    owed = [7.0]  # left over from what ran before
+
+    def finish(device: torch.device) -> None:
+        assert device == torch.device("cuda")
+        clock.now += owed[0]
+        owed[0] = 0.0
+
+    def launch() -> None:
+        owed[0] += 3.0
+
+    monkeypatch.setattr(facts, "synchronize", finish)
+    measured = interleave({"f": launch}, rounds=3, warmup=0, device="cuda")["f"]
+    assert measured.seconds == pytest.approx([3.0] * 3)
+
+
+def test_threads_are_pinned_and_restored():
+    seen: list[int] = []
+    before = torch.get_num_threads()
+    interleave({"f": lambda: seen.append(torch.get_num_threads())}, rounds=1, threads=before + 1)
+    assert set(seen) == {before + 1}
+    assert torch.get_num_threads() == before
+
+
+def test_threads_are_restored_after_an_error_that_names_the_function():
+    before = torch.get_num_threads()
+
+    def broken() -> None:
+        raise RuntimeError("no such kernel")
+
+    with pytest.raises(RuntimeError, match="no such kernel") as caught:
+        interleave({"good": lambda: None, "bad": broken}, threads=before + 1)
+    assert caught.value.__notes__ == ["raised while timing 'bad'"]
+    assert torch.get_num_threads() == before
+
+
+def test_works_in_a_background_thread():
+    results: list[Timing] = []
+    thread = threading.Thread(
+        target=lambda: results.append(interleave({"f": lambda: torch.ones(3)}, rounds=2)["f"])
+    )
+    thread.start()
+    thread.join()
+    assert results[0].n == 2
+
+
+def test_median_and_spread_shrug_off_an_outlier():
+    measured = Timing("step", (0.001, 0.002, 0.003, 0.004, 9.0))
+    assert measured.median == 0.003
+    assert measured.spread == pytest.approx(0.002)  # quartiles 2 and 4 ms
+    assert measured.n == 5
+    assert str(measured) == "step: 3 ms (spread 2 ms, n 5)"
+
+
+def test_a_single_sample_has_no_spread():
+    assert str(Timing("once", (2.5,))) == "once: 2.5 s (spread 0 s, n 1)"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0 s"),
+        (4.2e-8, "42 ns"),
+        (1.234e-5, "12.3 us"),
+        (9.99e-4, "999 us"),
+        (0.00099999, "1 ms"),  # not 1000 us
+        (0.0123, "12.3 ms"),
+        (0.99999, "1 s"),
+        (1234.0, "1230 s"),
+        (-0.002, "-2 ms"),
+    ],
+)
+def test_units_fit(seconds: float, text: str):
+    assert format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"functions": {}}, ValueError, "functions is empty"),
+        ({"functions": {"a": 3}}, TypeError, r"functions\['a'\].*got int"),
+        ({"rounds": 0}, ValueError, "rounds.*got 0"),
+        ({"rounds": 2.5}, ValueError, "rounds.*got 2.5"),
+        ({"warmup": -1}, ValueError, "warmup.*got -1"),
+        ({"warmup": True}, ValueError, "warmup.*got True"),
+        ({"threads": 0}, ValueError, "got 0"),
+    ],
+)
+def test_bad_input_is_named(arguments: dict, error: type[Exception], message: str):
+    with pytest.raises(error, match=message):
+        interleave(**{"functions": {"f": lambda: None}, **arguments})
