@@ -1,0 +1,70 @@
+# make lab         set up .venv, open JupyterLab on the first notebook
+# make test        set up, then run everything that continuous integration runs
+# make bench       set up, then measure what is measured and not asserted
+# make notebooks   execute all notebooks and store their outputs in them
+# make clean       remove .venv and what runs leave behind
+#
+# Variables, such as  make lab PYTHON=python3.12
+#   PYTHON      the Python to build .venv with: 3.11, 3.12 or 3.13
+#   PIP_EXTRA   words for pip. PyPI's torch for Linux is built for CUDA and takes 5 GB of disk; the
+#               build for CPUs takes a fraction of it:
+#               make lab PIP_EXTRA="--extra-index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON    ?=
+PIP_EXTRA ?=
+VENV      := .venv
+RUN       := $(VENV)/bin/python
+
+.PHONY: lab test bench notebooks clean
+.DELETE_ON_ERROR:
+
+lab: $(VENV)/lab.stamp
+	@exec $(RUN) -m labkit.cli lab
+
+test: $(VENV)/test.stamp
+	$(RUN) tests/find_browser.py --install
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(RUN) -m mypy
+	$(RUN) -m pytest
+	LABKIT_PROFILE=smoke LABKIT_RESULTS="$(CURDIR)/results/nbval" $(RUN) -m pytest --timeout=300 \
+		--nbval-lax --nbval-current-env --nbval-cell-timeout=120 notebooks
+
+bench: $(VENV)/bench.stamp
+	$(RUN) -m benchmarks
+
+notebooks: $(VENV)/lab.stamp
+	$(RUN) -m labkit.cli run all --store
+
+clean:
+	rm -rf $(VENV) results build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -f data/FashionMNIST/raw/*-ubyte
+
+# One stamp for each set of extras, written when pip has ended well. If pip was interrupted there is
+# no stamp and the next make goes on: a package that lacks its RECORD was cut short, so it is
+# forgotten and installed again. A .venv whose Python is gone or that was moved here from another
+# folder is built anew.
+WHOLE = $(RUN) -c "" 2>/dev/null && head -n 2 $(VENV)/bin/pip | grep -qF "$(CURDIR)/$(VENV)/bin/"
+
+ifneq ($(shell { $(WHOLE); } 2>/dev/null && echo whole),whole)
+$(shell rm -f $(VENV)/*.stamp)
+endif
+
+$(VENV)/%.stamp: pyproject.toml
+	@{ $(WHOLE) && $(RUN) -m pip --version; } >/dev/null 2>&1 || { $(find_python) && \
+		echo "building $(VENV) with $$python" && "$$python" -m venv --clear $(VENV); }
+	@for package in $(VENV)/lib/python*/site-packages/*.dist-info; do \
+		test -f "$$package/RECORD" || rm -rf "$$package"; done
+	@echo "installing labkit[$*]; the first time this takes some minutes"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check $(PIP_EXTRA) --editable ".[$*]"
+	@touch $@
+
+# Sets the shell variable "python", or says what is missing.
+define find_python
+for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3); do \
+	"$$python" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+		>/dev/null 2>&1 && break; python=; done; \
+	test -n "$$python" || { echo "labkit needs Python 3.11, 3.12 or 3.13 with its venv module." \
+		"Install one (Debian, Ubuntu: apt install python3-venv; macOS: brew install python@3.13)," \
+		"or name it: make lab PYTHON=/path/to/python3" >&2; false; }
+endef

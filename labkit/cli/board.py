@@ -1,0 +1,65 @@
+"""`labkit board`: what was measured, as a table; and the boards of many machines in one file.
+
+A figure is printed as value [low … high] unit (n): without its interval and n it would only be a
+number.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from labkit.cli import UsageError, places
+from labkit.compare import scoreboard
+from labkit.table import Table
+
+HEADINGS = ("notebook", "profile", "what", "figure", "value", "95 % interval", "n", "machine")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `labkit board` takes."""
+    parser.add_argument("files", nargs="*", type=Path, help="default: results/scoreboard.jsonl")
+    parser.add_argument("--merge", type=Path, metavar="OUT", help="write all rows to one file")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print or merge; 1 when a file cannot be read or written."""
+    files = arguments.files or [places.results() / "scoreboard.jsonl"]
+    for file in files:
+        if not file.is_file():
+            raise UsageError(f"no scoreboard {file}; 'labkit run 00' writes one")
+    try:
+        if arguments.merge:
+            scoreboard.merge(files, arguments.merge)
+            files = [arguments.merge]
+        print(table(scoreboard.read(files)))
+    except (OSError, ValueError) as error:
+        print(f"labkit board: {error}", file=sys.stderr)
+        return 1
+    except KeyError as error:
+        print(f"labkit board: a figure lacks {error}; see labkit.compare", file=sys.stderr)
+        return 1
+    return 0
+
+
+def table(rows: Iterable[Mapping[str, Any]]) -> Table:
+    """Return the rows of a scoreboard as a table, one line per figure."""
+    lines = []
+    for row in rows:
+        facts = row["facts"]
+        machine = f"{facts.get('processor', '?')}, {facts.get('cores', '?')} cores"
+        for name, figure in row["figures"].items():
+            value = f"{_number(figure['value'])} {figure['unit']}".strip()
+            where = (row["notebook"], row["profile"], row["what"])
+            lines.append((*where, name, value, _interval(figure), str(figure["n"]), machine))
+    return Table(HEADINGS, tuple(lines))
+
+
+def _interval(figure: Mapping[str, Any]) -> str:
+    low, high = figure["low"], figure["high"]
+    return "" if low is None or high is None else f"{_number(low)} … {_number(high)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"

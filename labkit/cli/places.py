@@ -1,0 +1,57 @@
+"""Where the project's folders are, and which notebooks there are.
+
+The commands work from a clone: notebooks and data are files to read and change, not part of an
+installed package. The clone is found from this file's own place.
+"""
+
+import os
+from pathlib import Path
+
+from labkit.cli import UsageError
+
+
+def root() -> Path:
+    """Return the top folder of the clone.
+
+    Raises:
+        UsageError: labkit was installed without its notebooks.
+    """
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / "notebooks").is_dir():
+        raise UsageError(
+            f"there is no notebooks folder in {folder}: clone the project and install it with "
+            "'pip install -e .[lab]', or run 'make lab'"
+        )
+    return folder
+
+
+def results() -> Path:
+    """Return the folder that runs write to: $LABKIT_RESULTS, or `results/` in the clone."""
+    chosen = os.environ.get("LABKIT_RESULTS")
+    return Path(chosen).absolute() if chosen else root() / "results"
+
+
+def find_notebooks(wanted: list[str], folder: Path) -> list[Path]:
+    """Return the notebooks that words such as "03", "3", "03_precision", a path or "all" name.
+
+    Raises:
+        UsageError: a word names no notebook, or more than one; the message lists those there are.
+    """
+    there = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    found: list[Path] = []
+    for word in wanted:
+        matches = there if word == "all" else _matches(word, there)
+        if not matches:
+            names = ", ".join(path.stem for path in there) or "none"
+            raise UsageError(f"no notebook {word!r}; there are: {names}")
+        found += [path for path in matches if path not in found]
+    return found
+
+
+def _matches(word: str, there: list[Path]) -> list[Path]:
+    if word.endswith(".ipynb"):
+        path = Path(word).absolute()
+        return [path] if path.is_file() else []
+    if word.isdecimal():
+        return [path for path in there if int(path.name[:2]) == int(word)]
+    return [path for path in there if path.stem == word]

@@ -1,0 +1,62 @@
+"""Watching processes: their memory, and that they end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from labkit.cli.memory import ProcessWatch
+
+FILL = "import time; filled = b'x' * {mib} * 2**20; time.sleep({seconds})"
+
+
+def start(mib=0, seconds=0.5):
+    return subprocess.Popen([sys.executable, "-c", FILL.format(mib=mib, seconds=seconds)])
+
+
+def peak(*sizes):
+    with ProcessWatch() as watch:
+        processes = [start(mib) for mib in sizes]
+        for process in processes:
+            process.wait(timeout=60)
+    assert watch.end_survivors() == []
+    return watch.peak_mib
+
+
+def test_what_a_process_fills_is_seen():
+    assert peak(300) - peak(100) == pytest.approx(200, abs=30)
+
+
+def test_processes_at_the_same_time_are_added():
+    assert peak(150, 150) > 300
+
+
+def test_a_process_of_before_does_not_count():
+    other = start(mib=400, seconds=60)
+    try:
+        assert peak(10) < 200
+    finally:
+        other.kill()
+        other.wait(timeout=30)
+
+
+def test_a_survivor_is_named_and_killed():
+    with ProcessWatch() as watch:
+        process = start(seconds=600)
+        time.sleep(1)
+    [name] = watch.end_survivors()
+    assert str(process.pid) in name
+    assert process.wait(timeout=30) != 0
+
+
+def test_an_error_in_the_block_ends_what_it_started():
+    with pytest.raises(KeyboardInterrupt), ProcessWatch():
+        process = start(seconds=600)
+        time.sleep(1)
+        raise KeyboardInterrupt
+    assert process.wait(timeout=30) != 0
+    assert not psutil.pid_exists(process.pid)
