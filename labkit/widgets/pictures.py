@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, StrMethodFormatter
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from labkit.data import ImageData
 from labkit.measure import Ceiling, Standing
@@ -18,7 +18,6 @@ from labkit.widgets.style import (
     label_axes,
     label_lines,
     line_style,
-    spread,
 )
 
 
@@ -57,7 +56,7 @@ def roofline(
     for number, dtype in enumerate(dtypes):
         roof = numpy.minimum(ceiling.peak(dtype, kind) / 1e9, ceiling.bandwidth.value * intensity)
         style = line_style(number)
-        axes.loglog(intensity, roof, **style)
+        axes.plot(intensity, roof, **style)
         axes.annotate(
             f"{dtype}: {roof[-1]:.0f} GFLOP/s",
             (intensity[-1], roof[-1]),
@@ -69,21 +68,25 @@ def roofline(
             fontweight="bold",
         )
     label_axes(axes, f"The roof of this machine ({kind})", "FLOP per byte moved", "GFLOP/s")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator())
-        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    heights = numpy.log10([standing.achieved for standing, _ in points.values()])
-    spread_heights = spread(heights.tolist(), gap=0.14)  # in decades: one line of text
-    for number, (label, (standing, dtype)) in enumerate(points.items()):
+    by_height = sorted(points.items(), key=lambda item: -item[1][0].achieved)
+    height = numpy.inf  # of the text above, so that labels do not meet
+    for number, (label, (standing, dtype)) in enumerate(by_height):
         color = line_style(dtypes.index(dtype))["color"]
-        axes.loglog(standing.intensity, standing.achieved, "osD^v"[number % 5], color=color, ms=9)
+        axes.plot(standing.intensity, standing.achieved, "osD^v"[number % 5], color=color, ms=9)
+        height = min(standing.achieved, height / 1.45)
         axes.annotate(
             f"{label}: {standing.achieved:.0f}",
-            (standing.intensity * 1.12, 10 ** spread_heights[number]),
+            (standing.intensity * 1.15, height),
             va="center",
             fontsize=10.5,
             color=INK,
         )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator())
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_locator(NullLocator())
     axes.annotate(
         f"slope: {ceiling.bandwidth.value:.0f} GB/s",
         (intensity[0], ceiling.bandwidth.value * intensity[0]),
@@ -95,35 +98,30 @@ def roofline(
     return fig
 
 
-def ratios(pairs: Sequence[float], shown: int, names: tuple[str, str]) -> tuple[Figure, str]:
+def ratios(pairs: Sequence[float], shown: int, names: Sequence[str]) -> Figure:
     """Return the speed ratio of each round as a dot, with the interval that they give together.
 
     Args:
         pairs: seconds of the baseline / seconds of the candidate, one a round.
         shown: how many rounds to use, from the first.
         names: of baseline and candidate.
-
-    Returns:
-        The figure and a sentence.
     """
     used = list(pairs[:shown])
     logs = median_interval([math.log(ratio) for ratio in used])
     value, low, high = (math.exp(x) for x in (logs.value, logs.low, logs.high))
+    bounded = math.isfinite(logs.high)
+    interval = f"95 % {low:.2f} to {high:.2f}" if bounded else "too few rounds for an interval"
     fig = figure(9.2, 3.2)
     axes = fig.subplots()
-    label_axes(axes, f"How many times faster is {names[1]}?", "round", f"{names[0]} / {names[1]}")
+    title = f"{names[1]} after {len(used)} rounds: {value:.2f}x ({interval})"
+    label_axes(axes, title, "round", f"time of {names[0]} / time of {names[1]}")
     axes.axhline(1.0, color=MUTED, linewidth=1.2)
     axes.plot(range(1, len(used) + 1), used, "o", color=COLORS[0], alpha=0.45, markersize=5)
-    bounded = math.isfinite(logs.high)
     if bounded:
         axes.axhspan(low, high, color=COLORS[1], alpha=0.35, linewidth=0)
     axes.axhline(value, color=COLORS[1], linewidth=2)
     axes.set_xlim(0, len(pairs) + 1)
-    spread_of = sorted(pairs)
-    axes.set_ylim(
-        0.9 * min(1.0, spread_of[len(pairs) // 20]),
-        1.1 * max(1.0, spread_of[-1 - len(pairs) // 20]),
-    )
+    ordered, tail = sorted(pairs), len(pairs) // 20  # a few rounds lie far out: do not show them
+    axes.set_ylim(0.9 * min(1.0, ordered[tail]), 1.1 * max(1.0, ordered[-1 - tail]))
     label_lines(axes, [("median", value, COLORS[1]), ("the same", 1.0, MUTED)])
-    interval = f"95 % {low:.2f} to {high:.2f}" if bounded else "too few rounds for an interval"
-    return fig, f"{len(used)} rounds: {value:.2f}x ({interval})"
+    return fig

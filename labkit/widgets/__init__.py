@@ -1,0 +1,29 @@
+"""What moves in the lab's notebooks, and how its pictures look."""
+
+from labkit.widgets import phases_feed, race_feed  # noqa: F401  (they register their feeds)
+from labkit.widgets.controls import Choice, Slider
+from labkit.widgets.feed import Feed, Panel, Point, Status, feed
+from labkit.widgets.knob import Knob, knob
+from labkit.widgets.live import LiveRun, live
+from labkit.widgets.style import Picture, figure, label_axes, label_lines, line_style, picture, show
+
+__all__ = [
+    "Choice",
+    "Feed",
+    "Knob",
+    "LiveRun",
+    "Panel",
+    "Picture",
+    "Point",
+    "Slider",
+    "Status",
+    "feed",
+    "figure",
+    "knob",
+    "label_axes",
+    "label_lines",
+    "line_style",
+    "live",
+    "picture",
+    "show",
+]

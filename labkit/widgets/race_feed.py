@@ -1,0 +1,119 @@
+"""What a live view shows of a race: loss and accuracy of every arm, and the running speed.
+
+The curves come from the race's records, not from its rounds, so a race that was loaded from a file,
+or stopped and continued, shows all it has. Seeds follow one another on the same axes, each as a
+curve of its own: how far they lie apart is the noise that a difference between arms has to beat.
+A single batch's loss jumps about, so the loss is smoothed as Adam smooths its moments.
+"""
+
+import math
+from collections.abc import Sequence
+
+from labkit.compare.race import Race
+from labkit.compare.record import Record
+from labkit.compare.report import accuracy_percent, speed, step_milliseconds
+from labkit.table import Table
+from labkit.widgets.feed import Feed, Panel, Point, Status, feed
+
+X_LABELS = ("steps", "training seconds")
+LOSS, ACCURACY = 0, 1
+SMOOTHING = 0.9
+POINTS = 400
+"""Points of one curve, at most: more than pixels it is drawn on."""
+
+
+class RaceFeed:
+    """A race, one round a unit of work."""
+
+    def __init__(self, race: Race) -> None:
+        arms = tuple(race.arms)
+        self.race = race
+        self.panels = (
+            Panel("Training loss", "cross-entropy, smoothed (nats)", X_LABELS, arms),
+            Panel("Test accuracy", "correct (%)", X_LABELS, arms),
+        )
+        self._read: dict[tuple[str, int], _Cursor] = {}
+
+    def advance(self) -> bool:
+        """Do one round."""
+        if self.race.finished:
+            return False
+        self.race.advance()
+        return True
+
+    def rows(self) -> Sequence[Point]:
+        """Return the points that the records have gained."""
+        points: list[Point] = []
+        for arm, (name, records) in enumerate(self.race.records.items()):
+            stride = max(1, len(self.race.trainings.get(name, ())) // POINTS)
+            for number, record in enumerate(records):
+                cursor = self._read.setdefault((name, number), _Cursor(arm, number, stride))
+                points += cursor.new_points(record)
+        return points
+
+    def status(self) -> Status:
+        """Return the race's own progress."""
+        race, left, note = self.race, self.race.seconds_left, ""
+        if race.rounds:
+            seed = len(race.records[race.baseline])
+            note = f"Seed {seed} of {race.seeds}, round {race.number} of {race.rounds}."
+        return Status(race.progress, None if left is None else left / 60, note)
+
+    def table(self) -> Table | None:
+        """Return time, speed against the first arm, and accuracy, so far."""
+        if not self.race.rounds:
+            return None
+        baseline = self.race.records[self.race.baseline]
+        rows = []
+        for name, records in self.race.records.items():
+            time, accuracy = step_milliseconds(records), accuracy_percent(records)
+            ratio = None if records is baseline else speed(baseline, records)
+            rows.append(
+                (
+                    name,
+                    f"{time:.1f}" if time else "–",
+                    "1 (baseline)" if records is baseline else f"{ratio:.2fx}" if ratio else "–",
+                    f"{accuracy:.2f}" if accuracy else "–",
+                )
+            )
+        note = "In brackets: 95 % intervals."
+        return Table(("arm", "ms a step", "speed", "accuracy %"), tuple(rows), note)
+
+
+class _Cursor:
+    """How far one record has been read, and the smoothed loss there."""
+
+    def __init__(self, arm: int, number: int, stride: int) -> None:
+        self.arm, self.number, self.stride = arm, number, stride
+        self.steps = self.evaluations = 0
+        self.seconds = self.average = 0.0
+
+    def new_points(self, record: Record) -> list[Point]:
+        """Return the points that `record` has gained since the last call."""
+        points = []
+        while self.steps < len(record.losses):
+            loss, seconds = record.losses[self.steps], record.seconds[self.steps]
+            self.steps += 1
+            self.seconds += seconds
+            self.average = SMOOTHING * self.average + (1 - SMOOTHING) * loss
+            if self.steps == 1:
+                points += self._gap(LOSS)
+            if self.steps % self.stride == 0:
+                smooth = self.average / (1 - SMOOTHING**self.steps)
+                points.append(Point(LOSS, self.arm, self.steps, smooth, self.seconds))
+        while self.evaluations < len(record.evaluations):
+            steps, seconds, accuracy = record.evaluations[self.evaluations]
+            self.evaluations += 1
+            if self.evaluations == 1:
+                points += self._gap(ACCURACY)
+            points.append(Point(ACCURACY, self.arm, steps, 100 * accuracy, seconds))
+        return points
+
+    def _gap(self, panel: int) -> list[Point]:
+        """A point that is not a number: the curve of the next seed is not joined to the last."""
+        return [Point(panel, self.arm, 0.0, math.nan)] if self.number else []
+
+
+@feed.register
+def _(thing: Race) -> Feed:
+    return RaceFeed(thing)

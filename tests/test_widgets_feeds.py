@@ -1,0 +1,117 @@
+"""What live views show of a race and of a training, checked against their own records."""
+
+from __future__ import annotations
+
+import math
+
+import numpy
+import pytest
+
+from labkit import Race, Recipe, data, models
+from labkit.compare.record import WARMUP_ROUNDS
+from labkit.training.loop import Phases
+from labkit.widgets import Point, feed, live
+from labkit.widgets.phases_feed import PhasesFeed
+from labkit.widgets.race_feed import ACCURACY, LOSS, SMOOTHING, RaceFeed
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    images = data.fashion(train=320, test=100)
+    return Recipe(models.convnet, images, steps=8, batch_size=32)
+
+
+@pytest.fixture
+def race(recipe: Recipe) -> Race:
+    return Race({"fp32": recipe, "bf16": recipe.but(precision="bf16")}, seeds=2, evaluations=2)
+
+
+def curve(points: list[Point], panel: int, series: int) -> list[Point]:
+    return [p for p in points if (p.panel, p.series) == (panel, series)]
+
+
+def run(shown: RaceFeed) -> list[Point]:
+    points: list[Point] = []
+    while shown.advance():
+        points += shown.rows()
+    return points + list(shown.rows())
+
+
+def test_a_race_shows_every_step_and_every_evaluation(race: Race) -> None:
+    shown = feed(race)
+    assert isinstance(shown, RaceFeed)
+    assert shown.status().note == "" and shown.table() is None and shown.rows() == []
+    points = run(shown)
+    for arm, records in enumerate(race.records.values()):
+        losses = curve(points, LOSS, arm)
+        assert [p.x for p in losses] == [*range(1, 9), 0, *range(1, 9)]
+        assert math.isnan(losses[8].y)  # the seeds are not joined
+        numpy.testing.assert_allclose([p.x2 for p in losses[:8]], records[0].elapsed)
+        weights = numpy.array([SMOOTHING ** (7 - i) for i in range(8)])
+        smooth = (weights * records[1].losses).sum() / weights.sum()
+        assert losses[-1].y == pytest.approx(smooth)
+        correct = [p for p in curve(points, ACCURACY, arm) if not math.isnan(p.y)]
+        expected = [(s, 100 * a, t) for r in records for s, t, a in r.evaluations]
+        numpy.testing.assert_allclose([(p.x, p.y, p.x2) for p in correct], expected)
+
+
+def test_the_running_table_agrees_with_the_races_own(race: Race) -> None:
+    shown = RaceFeed(race)
+    run(shown)
+    table, own = shown.table(), race.table()
+    assert table is not None
+    for mine, theirs in zip(table.rows, own.rows, strict=True):
+        named = dict(zip(own.headers, theirs, strict=True))
+        assert mine == tuple(named[header] for header in table.headers)
+    status = shown.status()
+    assert status.progress == 1 and status.note == "Seed 2 of 2, round 8 of 8."
+
+
+def test_a_race_that_goes_on_shows_what_it_had(race: Race) -> None:
+    first = RaceFeed(race)
+    for _ in range(5):
+        first.advance()
+    before = list(first.rows())
+    assert 0 < first.status().progress < 1 and first.status().minutes_left is not None
+    again = RaceFeed(race)
+    assert again.rows() == before
+    assert len(curve(run(again), LOSS, 0)) == 8 - 5 + 1 + 8
+
+
+def test_a_live_race_is_the_race(race: Race) -> None:
+    shown = live(race)
+    shown.wait()
+    assert race.finished and shown.picture is not None
+    assert "bf16" in shown.picture.alt
+
+
+def test_phases_are_those_of_the_steps(recipe: Recipe) -> None:
+    seen: list[Phases] = []
+    training = recipe.but(steps=10).training(timed=True)
+    shown = feed(training)
+    assert isinstance(shown, PhasesFeed)
+    assert shown.table() is None and shown.status().minutes_left is None
+    while shown.advance():
+        seen = shown._steps
+    points = list(shown.rows())
+    assert len(seen) == 10 - WARMUP_ROUNDS
+    for band in range(4):
+        mine = curve(points, 0, band)
+        assert [p.x for p in mine] == list(range(WARMUP_ROUNDS + 1, 11))
+        assert [p.y for p in mine] == pytest.approx([1e3 * step[band] for step in seen])
+    table = shown.table()
+    assert table is not None and [row[0] for row in table.rows] == [*Phases._fields, "whole step"]
+    assert sum(float(row[2]) for row in table.rows[:-1]) == pytest.approx(100, abs=2)
+    assert shown.status().progress == 1 and shown.rows() == []
+
+
+def test_a_point_of_a_long_training_is_the_mean_of_a_block(recipe: Recipe) -> None:
+    training = recipe.training()
+    shown = PhasesFeed(training)
+    shown._block, shown._first = 2, 0
+    while shown.advance():
+        pass
+    points = curve(list(shown.rows()), 0, 1)
+    assert [p.x for p in points] == [2, 4, 6, 8]
+    expected = [sum(s.forward for s in shown._steps[i : i + 2]) / 2 for i in range(0, 8, 2)]
+    assert [p.y for p in points] == pytest.approx([1e3 * seconds for seconds in expected])
