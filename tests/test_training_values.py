@@ -89,6 +89,10 @@ def test_a_recipe_differs_in_what_it_says() -> None:
     assert base.differences(other) == ("precision",)
     assert base.differences(base.but(model=partial(models.convnet, width=8))) == ("model",)
     assert base.precision == "fp32"
+    assert (base.but(epochs=2).but(steps=5).epochs, base.but(steps=5).but(epochs=2).steps) == (
+        None,
+        None,
+    )
     assert "0x" not in str(base.but(model=partial(models.convnet, width=8)).describe())
 
 

@@ -3,7 +3,7 @@
 from labkit.compare import scoreboard
 from labkit.compare.race import Race, Round
 from labkit.compare.record import Record
-from labkit.compare.standing import step_standing
+from labkit.compare.standing import step_standings
 from labkit.compare.verdict import Verdict
 
-__all__ = ["Race", "Record", "Round", "Verdict", "scoreboard", "step_standing"]
+__all__ = ["Race", "Record", "Round", "Verdict", "scoreboard", "step_standings"]

@@ -1,30 +1,42 @@
-"""Where a recipe's training step stands under the machine's roofline."""
+"""Where the training steps of recipes stand under the machine's roofline."""
 
+from collections.abc import Mapping
 from statistics import median
 
 from labkit.facts import rng_state, set_rng_state, threads
-from labkit.measure import Ceiling, Standing, flops, standing, traffic
+from labkit.measure import Ceiling, Standing, flops, interleave, standing, traffic
 from labkit.training import Recipe
 
-WARMUP, STEPS = 3, 9
+WARMUP, ROUNDS = 3, 15
 
 
-def step_standing(recipe: Recipe, ceiling: Ceiling) -> Standing:
-    """Time a few steps of `recipe` on a throw-away model and place them under `ceiling`.
+def step_standings(recipes: Mapping[str, Recipe], ceiling: Ceiling) -> dict[str, Standing]:
+    """Time a few steps of each recipe, in turns, and place them under `ceiling`.
 
-    FLOPs and bytes are those of a whole step, counted operation by operation; the time is the
-    median of nine steps after three of warm-up, on as many threads as the ceiling was measured.
+    The models are thrown away. FLOPs and bytes are those of a whole step, counted operation by
+    operation; the time is the median of 15 steps after three of warm-up, on as many threads as the
+    ceiling was measured with.
 
     Raises:
-        ValueError: the recipe's precision has no convolution ceiling on this machine.
+        ValueError: no recipes, or a precision that has no convolution ceiling on this machine.
     """
     outer = rng_state()
+    steps = {
+        name: iter(recipe.but(steps=WARMUP + ROUNDS + 2).training(timed=True))
+        for name, recipe in recipes.items()
+    }
+    calls = {name: lambda iterator=iterator: next(iterator) for name, iterator in steps.items()}
+    timings = interleave(calls, rounds=ROUNDS, warmup=WARMUP, threads=ceiling.threads)
     with threads(ceiling.threads):
-        training = recipe.but(steps=WARMUP + STEPS + 2, epochs=None).training(timed=True)
-        steps = iter(training)
-        seconds = [next(steps).seconds for _ in range(WARMUP + STEPS)]
-        work = flops(lambda: next(steps))
-        moved = traffic(lambda: next(steps))
+        standings = {
+            name: standing(
+                flops(call),
+                traffic(call),
+                median(timings[name].seconds),
+                ceiling,
+                dtype=recipes[name].precision.removesuffix("-unscaled"),
+            )
+            for name, call in calls.items()
+        }
     set_rng_state(outer)
-    dtype = recipe.precision.removesuffix("-unscaled")
-    return standing(work, moved, median(seconds[WARMUP:]), ceiling, dtype=dtype)
+    return standings

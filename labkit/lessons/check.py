@@ -33,8 +33,14 @@ class Feedback:
         sign, word = SIGNS[self.right]
         return (
             f'<div style="border-left:4px solid {EDGES[self.right]};padding:.4em .8em;'
-            f'margin:.3em 0"><b>{sign} {word}</b> {escape(self.message)}</div>'
+            f'margin:.3em 0"><b>{sign} {word}</b> {_with_code(self.message)}</div>'
         )
+
+
+def _with_code(text: str) -> str:
+    """Return HTML in which what stands between backticks is set as code."""
+    parts = escape(text).split("`")
+    return "".join(f"<code>{p}</code>" if i % 2 else p for i, p in enumerate(parts))
 
 
 def exercise(*, hint: str, praise: str) -> Callable[[Callable[..., str | None]], Any]:

@@ -101,8 +101,7 @@ class Prediction:
     def against(self, measured: Estimate) -> Prose:
         """Return how the prediction compares with what was measured."""
         said = (
-            f"You predicted {self.value:.3g}{self.unit}; "
-            f"measured: {measured.value:.3g}{self.unit}"
+            f"You predicted {self.value:.3g}{self.unit}; measured: {measured.value:.3g}{self.unit}"
         )
         if isfinite(measured.high):
             said += f" (95 % {measured.low:.3g} to {measured.high:.3g})"
