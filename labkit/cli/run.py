@@ -149,6 +149,7 @@ def execute(notebook: Path, output: Path, profile: str, progress: Progress) -> s
             progress_bar=False,
             execution_timeout=PROFILES[profile],
             iopub_timeout=60,
+            store_widget_state=False,  # a page would show dead widgets in place of the pictures
             extra_arguments=["--log-level=50"],  # errors of cells come as outputs, not as a log
             on_cell_execute=progress.started,
             on_cell_executed=progress.finished,

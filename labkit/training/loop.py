@@ -106,25 +106,25 @@ class Training:
     def __iter__(self) -> Iterator[Step]:
         """Yield a Step after each optimizer step until `total` is reached."""
         model, optimizer, scaler, clock = self.model, self.optimizer, self.scaler, self._clock
-        on_cpu = self.device.type == "cpu"
+        autocast, on_cpu = self.precision.autocast(self.device), self.device.type == "cpu"
         pending: Step | None = None
-        batches = iter(self.stream)
+        batches, accumulate = iter(self.stream), self.accumulate
         while self.index < self.total:
             if not model.training:
                 model.train()
             lr = self._set_lr()
 
             start = clock()
-            micro_batches = [next(batches) for _ in range(self.accumulate)]
+            micro_batches = [next(batches) for _ in range(accumulate)]
             ready = loaded = clock()
             forward = backward = 0.0
             total_loss: Tensor | float = 0.0
 
             optimizer.zero_grad()
             for inputs, labels in micro_batches:
-                with self.precision.autocast(self.device):
+                with autocast:
                     loss = self.loss(model(inputs), labels)
-                if self.accumulate > 1:  # so that gradients add up to those of one large batch
+                if accumulate > 1:  # so that gradients add up to those of one large batch
                     loss = loss * (len(labels) / sum(len(y) for _, y in micro_batches))
                 if on_cpu:  # before backward, so that the weights stay whole
                     value = loss.item()
