@@ -35,6 +35,23 @@ def test_processes_at_the_same_time_are_added():
     assert peak(150, 150) > 300
 
 
+def test_pages_that_two_processes_share_count_once(tmp_path):
+    shared = tmp_path / "shared"
+    shared.write_bytes(b"x" * 200 * 2**20)
+    source = (
+        "import mmap, time\n"
+        f"file = open({str(shared)!r}, 'rb')\n"
+        "pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)\n"
+        "total = sum(pages[::4096])\n"
+        "time.sleep(2)"
+    )
+    with ProcessWatch() as watch:
+        processes = [subprocess.Popen([sys.executable, "-c", source]) for _ in range(2)]
+        for process in processes:
+            process.wait(timeout=60)
+    assert 200 < watch.peak_mib < 300
+
+
 def test_a_process_of_before_does_not_count():
     other = start(mib=400, seconds=60)
     try:

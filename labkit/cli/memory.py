@@ -1,10 +1,10 @@
 """Watch the processes that this one starts: their memory while they run, and that all of them end.
 
 The memory of a notebook is that of its kernel and of everything the kernel starts. Five times a
-second, and after each cell, the resident set sizes of all of them are added up. Linux keeps the
-highest size that each process ever had, so that no short peak is missed there; elsewhere it is the
-size at that moment.
-Pages that processes share are counted once for each, so the figure is an upper bound.
+second, and after each cell, all of them are added up. Pages that processes share, such as torch's
+own code, lie in memory once: on Linux the sum takes each process's private pages and the largest
+shared part; elsewhere shared pages count for each process, and the sum is an upper bound. Linux
+also keeps the highest size that each process ever had, so no short peak of one process is missed.
 """
 
 import threading
@@ -22,7 +22,7 @@ class ProcessWatch:
     """Sample all descendants of this process while the `with` block runs.
 
     Attributes:
-        peak_mib: largest sum of resident memory that was seen, in MiB.
+        peak_mib: most memory that all of them, or one alone, were seen to take, in MiB.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,11 @@ class ProcessWatch:
             known = {process for process in self._seen if process.is_running()}
             new = set(psutil.Process().children(recursive=True)) - self._before
             self._seen = known | new
-            self.peak_mib = max(self.peak_mib, sum(map(_resident, self._seen)) / 2**20)
+            private, shared = zip((0, 0), *map(_parts, self._seen), strict=True)
+            highest = max(map(_highest, self._seen), default=0)
+            self.peak_mib = max(
+                self.peak_mib, (sum(private) + max(shared)) / 2**20, highest / 2**20
+            )
 
     def end_survivors(self) -> list[str]:
         """Kill what is still running of the processes seen; return their names, at best none."""
@@ -78,15 +82,28 @@ def _runs(process: psutil.Process) -> bool:
         return False
 
 
-def _resident(process: psutil.Process) -> int:
-    """Return the highest resident memory so far in bytes, or that of now, or 0 if it has ended."""
+def _parts(process: psutil.Process) -> tuple[int, int]:
+    """Return the private and the shared bytes that a process has in memory now."""
+    sizes = _proc(process, "smaps_rollup")
+    if "Rss" in sizes:
+        private = sizes["Private_Clean"] + sizes["Private_Dirty"]
+        return private, sizes["Rss"] - private
     try:
-        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        return int(process.memory_info().rss)
+        return int(process.memory_info().rss), 0
     except psutil.Error:
-        return 0
+        return 0, 0
+
+
+def _highest(process: psutil.Process) -> int:
+    """Return the largest size of a process so far in bytes, where Linux tells, else 0."""
+    return _proc(process, "status").get("VmHWM", 0)
+
+
+def _proc(process: psutil.Process, file: str) -> dict[str, int]:
+    """Return the sizes in bytes that a file of Linux's /proc lists; none if there is no such."""
+    try:
+        lines = Path(f"/proc/{process.pid}/{file}").read_text().splitlines()
+    except OSError:
+        return {}
+    words = [line.split() for line in lines if line.endswith(" kB")]
+    return {label.rstrip(":"): int(size) * 1024 for label, size, _ in words}

@@ -1,0 +1,94 @@
+"""Figures of notebook 01: a step's parts for two batch sizes, and losses after a resume."""
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+from matplotlib.figure import Figure
+
+from labkit.training import Phases
+from labkit.widgets.style import INK, MUTED, figure, label_axes, label_lines, line_style
+
+SMOOTHING = 0.9
+
+
+def batch_bars(taken: Mapping[int, Sequence[Phases]]) -> Figure:
+    """Return microseconds an image as stacked bars, one a batch size.
+
+    Args:
+        taken: {batch size: phases of each step}; the last bar carries the names.
+    """
+    fig = figure(9.2, 3.6)
+    axes = fig.subplots()
+    names = [f"{size} images a step" for size in taken]
+    bottoms = [0.0] * len(taken)
+    middles = []
+    for number, part in enumerate(Phases._fields):
+        heights = [
+            1e6 * median(getattr(step, part) for step in phases) / size
+            for size, phases in taken.items()
+        ]
+        color = line_style(number)["color"]
+        axes.bar(names, heights, 0.5, bottom=bottoms, color=color, edgecolor="white")
+        middles.append((part, bottoms[-1] + heights[-1] / 2, color))
+        bottoms = [b + h for b, h in zip(bottoms, heights, strict=True)]
+    label_axes(axes, "Time for one image", "", "microseconds")
+    axes.set_xticks(range(len(names)), names, fontsize=10.5, color=INK)
+    for place, total in enumerate(bottoms):
+        axes.annotate(
+            f"{total:.0f}",
+            (place, total),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="center",
+            color=INK,
+            fontsize=10.5,
+            fontweight="bold",
+        )
+    axes.set_xlim(-0.6, len(names) - 0.6)
+    axes.set_ylim(0, 1.12 * max(bottoms))
+    fig.draw_without_rendering()  # settles the layout, which the labels' distances depend on
+    label_lines(axes, middles)
+    return fig
+
+
+def resumed(whole: Sequence[float], continued: Mapping[str, Sequence[float]]) -> Figure:
+    """Return the losses of an uninterrupted run, and of runs that were resumed on its way.
+
+    Args:
+        whole: loss of each step.
+        continued: {name: losses after the resume}; all end where `whole` ends.
+    """
+    fig = figure(9.2, 3.4)
+    axes = fig.subplots()
+    label_axes(axes, "After the kill", "step", "cross-entropy, smoothed (nats)")
+    ends = []
+    for number, (name, losses) in enumerate({"never killed": whole, **continued}.items()):
+        style = line_style(number)
+        # What came before the kill is the same for all, so it is smoothed in.
+        before = len(whole) - len(losses)
+        smooth = _smooth([*whole[:before], *losses])[before:]
+        axes.plot(range(before + 1, len(whole) + 1), smooth, **style)
+        ends.append((name, smooth[-1], style["color"]))
+    saved = len(whole) - max(map(len, continued.values()))
+    axes.axvline(saved, color=MUTED, linewidth=1.2)
+    axes.annotate(
+        "checkpoint",
+        (saved, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(5, -10),
+        textcoords="offset points",
+        color=MUTED,
+        fontsize=10.5,
+    )
+    axes.set_xlim(0, len(whole))
+    fig.draw_without_rendering()
+    label_lines(axes, ends)
+    return fig
+
+
+def _smooth(values: Sequence[float]) -> list[float]:
+    average, result = 0.0, []
+    for number, value in enumerate(values, start=1):
+        average = SMOOTHING * average + (1 - SMOOTHING) * value
+        result.append(average / (1 - SMOOTHING**number))
+    return result
