@@ -92,7 +92,7 @@ def test_phases_are_those_of_the_steps(recipe: Recipe) -> None:
     assert isinstance(shown, PhasesFeed)
     assert shown.table() is None and shown.status().minutes_left is None
     while shown.advance():
-        seen = shown._steps
+        seen = shown.phases
     points = list(shown.rows())
     assert len(seen) == 10 - WARMUP_ROUNDS
     for band in range(4):
@@ -113,5 +113,5 @@ def test_a_point_of_a_long_training_is_the_mean_of_a_block(recipe: Recipe) -> No
         pass
     points = curve(list(shown.rows()), 0, 1)
     assert [p.x for p in points] == [2, 4, 6, 8]
-    expected = [sum(s.forward for s in shown._steps[i : i + 2]) / 2 for i in range(0, 8, 2)]
+    expected = [sum(s.forward for s in shown.phases[i : i + 2]) / 2 for i in range(0, 8, 2)]
     assert [p.y for p in points] == pytest.approx([1e3 * seconds for seconds in expected])

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import subprocess
+import sys
 import threading
 import time
 import weakref
+from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import numpy
 import pytest
 import torch
+from ipywidgets import DOMWidget
 from synthetic_feed import TABLE, SyntheticFeed
 
 from labkit.facts import threads
@@ -213,10 +219,43 @@ def test_work_has_one_thread_and_the_number_outside_comes_back() -> None:
     assert set(seen) == {1}
 
 
+def test_messages_are_sent_as_if_by_the_cell_that_made_the_view(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cell: ContextVar[str] = ContextVar("cell")
+    cell.set("the cell that made it")
+    senders = set()
+    monkeypatch.setattr(DOMWidget, "_send", lambda *_, **__: senders.add(cell.get("none")))
+    run = live(SyntheticFeed(rounds=5))
+    run.wait()
+    cell.set("another cell")
+    press(run, "resend")
+    assert senders == {"the cell that made it"}
+
+
 def test_the_thread_does_not_keep_python_alive() -> None:
     run = live(SyntheticFeed(**LONG))
     assert run._thread is not None and run._thread.daemon
     end(run)
+
+
+def test_python_can_end_in_mid_run(root: Path) -> None:
+    program = (
+        "import torch\nfrom synthetic_feed import SyntheticFeed\nfrom labkit.widgets import live\n"
+        "class Busy(SyntheticFeed):\n"
+        "    def advance(self):\n"
+        "        torch.rand(300, 300) @ torch.rand(300, 300)\n"
+        "        return super().advance()\n"
+        "run = live(Busy(rounds=10**6))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_a_finished_run_can_be_forgotten() -> None:

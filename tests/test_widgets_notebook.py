@@ -19,7 +19,7 @@ VIEW = "application/vnd.jupyter.widget-view+json"
 def executed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> NotebookNode:
     path = f"import sys; sys.path[:0] = [{str(root)!r}, {str(root / 'tests')!r}]"
     cells = {
-        "setup": f"{path}\nimport warnings; warnings.simplefilter('error')\n"
+        "setup": f"{path}\nimport warnings; warnings.filterwarnings('error', module='labkit')\n"
         "from synthetic_feed import SyntheticFeed\nfrom labkit.widgets import figure, knob, live",
         "race": "run = live(SyntheticFeed(rounds=40, seconds=0.005))",
         "wait": "await run\nprint(run)",

@@ -1,5 +1,6 @@
 """What both widgets share: how their browser side is put together, and quiet synced traits."""
 
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,22 @@ class QuietWidget(anywidget.AnyWidget):
     The synced traits are what a page gets when it is loaded again. They follow the messages
     without a word, so that nothing is sent twice.
     """
+
+    def __init__(self, **traits: Any) -> None:
+        self._cell = copy_context()
+        super().__init__(**traits)
+        self.on_msg(lambda _widget, message, _buffers: self.receive(message))
+
+    def receive(self, message: dict[str, Any]) -> None:
+        """Do what a message from the browser asks for."""
+        raise NotImplementedError
+
+    def _send(self, message: dict[str, Any], buffers: Any = None) -> None:
+        # ipykernel 7.4 hands the browser's answers to the subshell that the last message was sent
+        # from. Sent by another thread, or in answer to a button, that is the subshell of the page
+        # as it was; once the page has been loaded again it is gone, and answers are lost without a
+        # word. Sent as if by the cell that made the widget, they always find the main shell.
+        self._cell.copy().run(super()._send, message, buffers)
 
     def remember(self, **traits: Any) -> None:
         """Change synced traits without telling the browser."""

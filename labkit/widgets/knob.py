@@ -70,7 +70,6 @@ class Knob(QuietWidget):
             shown=self._as_shown(text, turn=0),
             png=self.picture.png,
         )
-        self.on_msg(self._answer)
 
     def _start(self, name: str) -> Any:
         control = self._controls[name]
@@ -94,10 +93,10 @@ class Knob(QuietWidget):
         alt = self.picture.alt
         return {"values": values, "text": text, "alt": alt, "error": error, "turn": turn}
 
-    def _answer(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
+    def receive(self, message: dict[str, Any]) -> None:
         """Take in new positions from the browser; measure unless a measurement is under way."""
         with self._lock:
-            self._waiting = (int(content["turn"]), dict(content["values"]))
+            self._waiting = (int(message["turn"]), dict(message["values"]))
             if self._working:
                 return
             self._working = True

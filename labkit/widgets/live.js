@@ -133,7 +133,7 @@ function showStatus(page, store) {
   const waiting = { paused: "Pausing …", running: "Continuing …", stopped: "Stopping …" };
   const word = waiting[store.asked] ?? state.charAt(0).toUpperCase() + state.slice(1);
   const percent = Math.floor(100 * progress);
-  const rest = done || left === null ? "" : ` · ${timeLeft(left)}`;
+  const rest = state !== "running" || left === null ? "" : ` · ${timeLeft(left)}`;
   setText(page.words, `${word} · ${percent} %${rest}`);
   setText(page.spoken, word);
   page.fill.style.width = `${100 * progress}%`;

@@ -14,6 +14,8 @@ import atexit
 import threading
 import weakref
 from collections.abc import Generator
+from contextvars import copy_context
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -136,7 +138,9 @@ class LiveRun:
     def start(self, background: bool) -> None:
         """Begin the work, in a thread or here."""
         if background:
-            self._thread = threading.Thread(target=self._work, name="labkit-live", daemon=True)
+            # In the cell's context, so that what the thread displays belongs to the cell.
+            work = partial(copy_context().run, self._work)
+            self._thread = threading.Thread(target=work, name="labkit-live", daemon=True)
             self._thread.start()
         else:
             self._work()

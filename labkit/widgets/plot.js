@@ -23,7 +23,8 @@ function draw(canvas, panel, curves, axis, look) {
   }
   const yTicks = ticks(...range(lines.map((line) => line.y), panel.kind === "stacked"), 5);
   const [xLow, xHigh] = range(lines.map((line) => line.x), true);
-  const xTicks = ticks(xLow, xHigh, 6).filter((x) => x <= xHigh);
+  const whole = lines.every((line) => line.x.every(Number.isInteger)); // there is no half step
+  const xTicks = ticks(xLow, xHigh, 6).filter((x) => x <= xHigh && (!whole || Number.isInteger(x)));
   const yTexts = texts(yTicks), xTexts = texts(xTicks);
   const left = Math.max(...yTexts.map((text) => g.measureText(text).width)) + 10;
   const room = Math.min(labelRoom(g, panel.series), 0.4 * g.width);

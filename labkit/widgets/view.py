@@ -56,7 +56,6 @@ class LiveView(QuietWidget):
             status=as_message(Status(0.0), None, "running"),
             history=self.rows.data,
         )
-        self.on_msg(self._answer)
 
     def update(self, points: Sequence[Point], status: dict[str, Any]) -> None:
         """Send new points and the status (see `as_message`) to the browser, in one message."""
@@ -72,7 +71,8 @@ class LiveView(QuietWidget):
     def _post(self, first: int, rows: bytes) -> None:
         self.send({"kind": "update", "first": first, "status": self.status}, buffers=[rows])
 
-    def _answer(self, _widget: object, content: dict[str, Any], _buffers: object) -> None:
-        command = self.commands.get(str(content.get("kind")))
+    def receive(self, message: dict[str, Any]) -> None:
+        """Do what a button asks for."""
+        command = self.commands.get(str(message.get("kind")))
         if command is not None:
             command()

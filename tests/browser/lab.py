@@ -101,9 +101,10 @@ class LabServer:
             "JUPYTERLAB_SETTINGS_DIR": scratch / "settings",
             "JUPYTERLAB_WORKSPACES_DIR": scratch / "workspaces",
             "IPYTHONDIR": scratch / "ipython",
+            "LABKIT_RESULTS": scratch / "results",
         }
         path = os.pathsep.join([str(project), str(project / "tests")])
-        own = {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        own = {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "LABKIT_PROFILE": "smoke"}
         return {**os.environ, **own, **{name: str(folder) for name, folder in folders.items()}}
 
     def wait_until_ready(self, seconds: float = 60) -> None:
@@ -234,7 +235,7 @@ class Notebook:
         """Return the cell's outputs as they would be saved."""
         outputs: list[dict[str, Any]] = self.page.evaluate(
             """id => jupyterapp.shell.currentWidget.content.widgets
-                .find(cell => cell.model.id === id).model.outputs.toJSON()""",
+                .find(cell => cell.model.id === id).model.outputs?.toJSON() ?? []""",
             cell_id,
         )
         return outputs
@@ -270,6 +271,14 @@ class Notebook:
             """id => jupyterapp.shell.currentWidget.content.widgets
                 .find(cell => cell.model.id === id).outputArea.node.querySelector("img")""",
             arg=cell_id,
+        )
+
+    def wait_for_text(self, cell_id: str, text: str) -> None:
+        """Return when the cell's output shows this text."""
+        self.page.wait_for_function(
+            """([id, text]) => jupyterapp.shell.currentWidget.content.widgets
+                .find(cell => cell.model.id === id).outputArea.node.innerText.includes(text)""",
+            arg=[cell_id, text],
         )
 
     def interrupt(self) -> None:

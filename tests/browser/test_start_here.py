@@ -32,6 +32,7 @@ def drive(notebook: Notebook, screenshots: Path) -> None:
 
     latencies = {"Pause": live.time_press("Pause", "paused")}
     rows = live.rows
+    live.root.evaluate("root => root.scrollIntoView({ block: 'center' })")
     page.screenshot(path=screenshots / "00 live.png")
     latencies["Continue"] = live.time_press("Continue", "running")
     live.wait_for_rows(more_than=rows)

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page
 pytestmark = pytest.mark.timeout(120)
 
 SETUP = """
-import warnings; warnings.simplefilter("error")
+import warnings; warnings.filterwarnings("error", module="labkit")
 from synthetic_feed import StackedFeed, SyntheticFeed
 from labkit.widgets import figure, label_axes, live, knob, line_style, Slider
 """
@@ -102,6 +102,16 @@ def test_curves_move_and_buttons_answer(race: LiveElement, notebook: Notebook, p
     assert race.root.count() == 0  # the twin has taken its place
 
 
+def test_buttons_answer_while_the_next_cell_waits(race: LiveElement, notebook: Notebook) -> None:
+    notebook.run_cell("wait", wait=False)
+    race.wait_for_rows(more_than=30)
+    latencies = {"Pause": race.time_press("Pause", "paused")}
+    latencies["Continue"] = race.time_press("Continue", "running")
+    latencies["Stop"] = race.time_press("Stop", "stopped")
+    print("milliseconds while a cell awaits:", {k: round(v) for k, v in latencies.items()})
+    notebook.wait_for_text("wait", "live run, stopped")
+
+
 def test_everything_can_be_done_from_the_keyboard(race: LiveElement, page: Page) -> None:
     race.root.get_by_role("button", name="steps", exact=True).focus()
     for key in ("Tab", "Enter", "Tab", "Enter"):  # on to the other axis, on to Pause
@@ -133,20 +143,26 @@ def test_a_page_that_is_loaded_again_shows_all(
     browser: Browser, server: LabServer, source: Path
 ) -> None:
     with opened(browser, server, source) as notebook:
-        for cell_id in ("setup", "race"):
+        for cell_id in ("setup", "knob", "race"):
             notebook.run_cell(cell_id)
-        live = LiveElement(notebook.page)
         notebook.save()
+        live, knob = LiveElement(notebook.page), notebook.page.locator(".labkit-knob")
         live.wait_for_rows(more_than=60)
-        before = live.rows
-        notebook.reload()
-        again = LiveElement(notebook.page)
-        again.wait_for_rows(more_than=before)
-        rows = again.rows
-        again.wait_for_rows(more_than=rows)  # and it goes on
-        again.time_press("Pause", "paused")
-        again.time_press("Stop", "stopped")
-        assert again.root.get_by_role("button", name="Stop", exact=True).is_disabled()
+        for turn, text in enumerate(("sine at 2", "sine at 1"), start=1):
+            live.time_press("Pause", "paused")  # buttons that were used before are the hard case
+            live.time_press("Continue", "running")
+            knob.locator("input").press("ArrowLeft")
+            notebook.page.locator(f'.labkit-knob[data-turn="{turn}"]').wait_for()
+            rows = live.rows
+            notebook.reload()
+            live, knob = LiveElement(notebook.page), notebook.page.locator(".labkit-knob")
+            live.wait_for_rows(more_than=rows)
+            rows = live.rows
+            live.wait_for_rows(more_than=rows)  # and it goes on
+            assert knob.locator("p").first.inner_text() == text
+        live.time_press("Pause", "paused")
+        live.time_press("Stop", "stopped")
+        assert live.root.get_by_role("button", name="Stop", exact=True).is_disabled()
 
 
 def test_the_kernels_interrupt_is_a_polite_stop(race: LiveElement, notebook: Notebook) -> None:
@@ -154,10 +170,7 @@ def test_the_kernels_interrupt_is_a_polite_stop(race: LiveElement, notebook: Not
     notebook.run_cell("wait", wait=False)
     notebook.page.wait_for_timeout(300)
     notebook.interrupt()
-    notebook.page.wait_for_function(
-        """() => jupyterapp.shell.currentWidget.content.widgets
-            .find(cell => cell.model.id === "wait").outputArea.node.innerText.includes("stopped")"""
-    )
+    notebook.wait_for_text("wait", "live run, stopped")
     notebook.run_cell("race")  # running it again works
     assert LiveElement(notebook.page).root.get_attribute("data-state") == "running"
 
