@@ -72,6 +72,12 @@ def test_a_prediction_meets_the_measurement(guess: float, estimate: Estimate, wo
     assert words in predict(guess).against(estimate)
 
 
+def test_a_share_is_missed_by_points() -> None:
+    words = predict(50, " %").against(Estimate(60.0, 59.0, 61.0, 9))
+    assert "You predicted 50 %" in words
+    assert "You were 10 points too low." in words
+
+
 @pytest.mark.parametrize("value", ["1", None, True, [1.0]])
 def test_predict_refuses_what_is_no_number(value: object) -> None:
     with pytest.raises(TypeError, match="value must be a number"):

@@ -107,9 +107,11 @@ class Prediction:
             said += f" (95 % {measured.low:.3g} to {measured.high:.3g})"
         if measured.low <= self.value <= measured.high and isfinite(measured.high):
             return Prose(f"{said}. Your number lies within the interval.")
-        off = abs(self.value / measured.value - 1)
+        off = f"{abs(self.value / measured.value - 1):.0%}"
+        if self.unit.strip() == "%":
+            off = f"{abs(self.value - measured.value):.0f} points"
         side = "high" if self.value > measured.value else "low"
-        return Prose(f"{said}. You were {off:.0%} too {side}.")
+        return Prose(f"{said}. You were {off} too {side}.")
 
 
 def predict(value: float, unit: str = "x") -> Prediction:
