@@ -9,7 +9,7 @@ import pytest
 
 from labkit import Race, Recipe, data, models
 from labkit.compare.record import WARMUP_ROUNDS
-from labkit.training.loop import Phases
+from labkit.training.step import Phases
 from labkit.widgets import Point, feed, live
 from labkit.widgets.phases_feed import PhasesFeed
 from labkit.widgets.race_feed import ACCURACY, LOSS, SMOOTHING, RaceFeed

@@ -2,11 +2,12 @@
 
 from labkit.training import checkpoint
 from labkit.training.evaluate import evaluate
-from labkit.training.loop import Phases, Step, Training, train
+from labkit.training.loop import Training, train
 from labkit.training.optimizers import SGD, AdamW
 from labkit.training.precision import PRECISIONS, Precision
 from labkit.training.recipe import Recipe
 from labkit.training.schedules import Schedule, cosine, one_cycle
+from labkit.training.step import Phases, Step
 
 __all__ = [
     "PRECISIONS",

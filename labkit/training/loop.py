@@ -13,10 +13,11 @@ technique never edits this file.
 The clock runs inside a step only: what you do between two steps costs the training nothing.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sized
+from itertools import islice
+from math import isfinite
 from time import perf_counter
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -25,52 +26,10 @@ from torch.nn import functional as F
 from labkit.facts import check_positive_int, rng_state, set_rng_state, synchronize
 from labkit.training.precision import precision_policy
 from labkit.training.schedules import lr_factor
+from labkit.training.step import Step
 from labkit.training.stream import Batch, EpochStream
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-
-
-class Phases(NamedTuple):
-    """Seconds of a step's four parts. On an accelerator true only with `timed=True`."""
-
-    data: float
-    forward: float
-    backward: float
-    optimizer: float
-
-
-class Step:
-    """What one optimizer step did.
-
-    Attributes:
-        index: number of the step, from 0.
-        epoch: number of the pass over the data that its last batch belongs to, from 0.
-        lr: learning rate of the first parameter group in this step.
-        phases: seconds for data, forward, backward and optimizer.
-        seconds: their sum.
-    """
-
-    __slots__ = ("_loss", "epoch", "index", "lr", "phases")
-
-    def __init__(
-        self, index: int, epoch: int, loss: Tensor | float, lr: float, phases: Phases
-    ) -> None:
-        self.index, self.epoch, self.lr, self.phases = index, epoch, lr, phases
-        self._loss = loss
-
-    @property
-    def loss(self) -> float:
-        """Mean loss over the step's examples. On an accelerator, reading it waits for the step."""
-        return float(self._loss)
-
-    @property
-    def seconds(self) -> float:
-        """Seconds the step took."""
-        return sum(self.phases)
-
-    def __repr__(self) -> str:
-        ms = self.seconds * 1e3
-        return f"Step({self.index}, loss={self.loss:.4f}, lr={self.lr:.4g}, {ms:.2f} ms)"
 
 
 class Training:
@@ -115,7 +74,7 @@ class Training:
             lr = self._set_lr()
 
             start = clock()
-            micro_batches = [next(batches) for _ in range(accumulate)]
+            micro_batches = list(islice(batches, accumulate))
             ready = loaded = clock()
             forward = backward = 0.0
             total_loss: Tensor | float = 0.0
@@ -128,7 +87,8 @@ class Training:
                     loss = loss * (len(labels) / sum(len(y) for _, y in micro_batches))
                 if on_cpu:  # before backward, so that the weights stay whole
                     value = loss.item()
-                    self._check_finite(value, self.index, lr)
+                    if not isfinite(value):
+                        raise self._not_finite(value, self.index, lr)
                 total_loss = total_loss + (value if on_cpu else loss.detach())
                 computed = clock()
                 torch.autograd.backward(loss if scaler is None else scaler.scale(loss))
@@ -145,7 +105,7 @@ class Training:
             else:
                 scaler.step(optimizer)
                 scaler.update()
-            phases = Phases(loaded - start, forward, backward, clock() - ready)
+            phases = (loaded - start, forward, backward, clock() - ready)
 
             self.stream.commit()
             self.index += 1
@@ -198,16 +158,15 @@ class Training:
 
     def _check_previous(self, previous: Step | None, step: Step) -> Step:
         for done in (previous, step if self.index == self.total else None):
-            if done is not None:
-                self._check_finite(done.loss, done.index, done.lr)
+            if done is not None and not isfinite(done.loss):
+                raise self._not_finite(done.loss, done.index, done.lr)
         return step
 
-    def _check_finite(self, loss: float, index: int, lr: float) -> None:
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"loss is {loss} at step {index} (lr {lr:.4g}, precision "
-                f"{self.precision.name}): lower the learning rate, clip gradients or check the data"
-            )
+    def _not_finite(self, loss: float, index: int, lr: float) -> FloatingPointError:
+        return FloatingPointError(
+            f"loss is {loss} at step {index} (lr {lr:.4g}, precision {self.precision.name}): "
+            "lower the learning rate, clip gradients or check the data"
+        )
 
     def _synchronized_clock(self) -> float:
         synchronize(self.device)

@@ -11,7 +11,7 @@ from statistics import median
 from labkit.compare.record import WARMUP_ROUNDS
 from labkit.table import Table
 from labkit.training import Training
-from labkit.training.loop import Phases
+from labkit.training.step import Phases
 from labkit.widgets.feed import Feed, Panel, Point, Status, feed
 
 POINTS = 150
