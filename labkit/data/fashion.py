@@ -64,15 +64,20 @@ def fashion(
     )
 
 
-@cache
 def _load(root: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Read both splits once; the checks of their hashes are done once as well."""
+    """Read both splits. They are not kept: a part of them is most often all that is needed."""
     from torchvision.datasets import FashionMNIST  # costs a second: only those who need it pay
 
-    for file in FILES:
-        unpack_verified(root, file)
+    _verify(root)
     sets = [FashionMNIST(str(root), train=train, download=False) for train in (True, False)]
     return tuple((s.data.unsqueeze(1), s.targets) for s in sets)  # type: ignore[return-value]
+
+
+@cache
+def _verify(root: Path) -> None:
+    """Check the hashes of all files, once in the life of the process."""
+    for file in FILES:
+        unpack_verified(root, file)
 
 
 def _classes() -> tuple[str, ...]:

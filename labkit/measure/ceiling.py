@@ -27,7 +27,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 KINDS = ("matmul", "convolution")
 
 _CHANNELS, _IMAGE = 64, 28
-_COPY_MIB = 64  # two such buffers exceed the caches of laptops, and still fit on small machines
+_COPY_MIB = 32  # two such buffers exceed the caches of most laptops, and fit on small machines
 _MIN_ROUNDS, _MAX_ROUNDS = 6, 50  # six are the fewest that give an interval
 
 

@@ -79,10 +79,12 @@ def gradient_magnitudes(
         raise ValueError("model has no parameter that requires a gradient")
     activations: list[Tensor] = []
 
+    def keep(gradient: Tensor) -> None:
+        activations.append(_sizes(gradient))
+
     def watch(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
         if isinstance(output, Tensor) and output.requires_grad:
-            # An operation that works in place would change the gradient: so it is copied.
-            output.register_hook(lambda gradient: activations.append(gradient.detach().clone()))
+            output.register_hook(keep)  # type: ignore[no-untyped-call]
 
     layers = [module for module in model.modules() if not any(module.children())]
     hooks = [layer.register_forward_hook(watch) for layer in layers]
@@ -93,18 +95,15 @@ def gradient_magnitudes(
     finally:
         for hook in hooks:
             hook.remove()
-    return {
-        "activations": _magnitudes(activations),
-        "weights": _magnitudes([gradient for gradient in of_weights if gradient is not None]),
-    }
+    sizes = [_sizes(gradient) for gradient in of_weights if gradient is not None]
+    return {"activations": torch.cat([torch.empty(0), *activations]), "weights": torch.cat(sizes)}
 
 
-def _magnitudes(gradients: list[Tensor]) -> Tensor:
-    if not gradients:
-        return torch.empty(0)
-    sizes = torch.cat([gradient.flatten().float().abs() for gradient in gradients]).cpu()
+def _sizes(gradient: Tensor) -> Tensor:
+    # Layer by layer, and the zeros left out at once: all gradients together would be large.
+    sizes = gradient.detach().flatten().float().abs().cpu()
     return sizes[sizes > 0]
 
 
 def _share(mask: Tensor) -> float:
-    return float(mask.float().mean(dtype=torch.float64))
+    return int(mask.count_nonzero()) / mask.numel()

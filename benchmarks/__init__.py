@@ -1,0 +1,1 @@
+"""What is measured and not asserted: run by `make bench`, or `python -m benchmarks [name ...]`."""
