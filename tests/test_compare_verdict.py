@@ -141,6 +141,16 @@ def test_verdicts_of_a_planted_race() -> None:
     assert race.verdict("b", on="time to target").estimate.value == pytest.approx(1.5, rel=0.05)
 
 
+def test_a_training_that_was_stopped_half_way_is_not_averaged_with_whole_ones() -> None:
+    whole, stopped = planted(1.5), planted(1.5)
+    for records in stopped.records.values():
+        del records[-1].evaluations[1:]  # the last seed stopped after its first evaluation, at 70 %
+    for race, seeds in ((whole, 3), (stopped, 2)):
+        assert race.verdict("b", on="accuracy").estimate.n == seeds
+        assert race.table().rows[0][-1] == str(seeds)
+    assert "70" not in stopped.table().rows[0][3]
+
+
 def test_a_verdict_needs_arms_and_figures() -> None:
     race = planted(1.5)
     with pytest.raises(ValueError, match="no arm 'c' in this race; it has a, b"):

@@ -100,7 +100,9 @@ def three(answer: object) -> str | None:
         (-3, False, "-3 is too low."),
         ("3", False, "A number is wanted here, not '3'."),
         (True, False, "A number is wanted"),
-        (float("nan"), False, "A number is wanted"),
+        (float("nan"), False, "of a sensible size"),
+        (float("-inf"), False, "of a sensible size"),
+        (10**400, False, "of a sensible size"),
         ([3], False, "A number is wanted"),
     ],
 )

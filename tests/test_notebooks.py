@@ -13,10 +13,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 HERE = Path(__file__).parent
 NOTEBOOKS = sorted((HERE.parent / "notebooks").glob("*.ipynb"))
-MIB_AT_MOST = 1.2e9 / 2**20
+# The promise is for PyTorch's CPU build, which Binder installs. The CUDA build keeps 360 MiB more
+# in every process before it has done anything, so it is granted a part of that.
+MIB_AT_MOST = 1.2e9 / 2**20 + (100 if torch.version.cuda else 0)
 SECONDS_AT_MOST = 280
 
 

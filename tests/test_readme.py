@@ -1,5 +1,6 @@
 """What the README shows works: its Python, its commands, its links."""
 
+import json
 import re
 import subprocess
 import sys
@@ -23,6 +24,16 @@ def test_python_runs_as_it_stands(number: int, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout.strip()
+
+
+def test_verdicts_are_those_of_the_stored_notebooks() -> None:
+    verdicts = [line for line in TEXT.splitlines() if re.search(r" over .*\(95 % ", line)]
+    assert len(verdicts) == 3
+    stored = "".join(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")), ensure_ascii=False)
+        for path in (ROOT / "notebooks").glob("*.ipynb")
+    )
+    assert [line for line in verdicts if line not in stored] == []
 
 
 def test_make_targets_exist() -> None:

@@ -49,7 +49,7 @@ def _estimate(race: Race, candidate: str, over: str, on: str) -> Estimate | None
         return Estimate(ratio, ratio, ratio, 1)
     pairs: list[tuple[float | None, float | None]]
     if on == "accuracy":
-        pairs = [(a.accuracy(), b.accuracy()) for a, b in zip(theirs, mine, strict=True)]
+        pairs = list(zip(last_accuracies(theirs), last_accuracies(mine), strict=True))
     else:
         target = race.target
         if target is None:
@@ -95,9 +95,18 @@ def step_milliseconds(records: list[Record]) -> Estimate | None:
     return median_interval(samples) if samples else None
 
 
+def last_accuracies(records: list[Record]) -> list[float | None]:
+    """Return the last accuracy of each seed, None where a training is behind the furthest one.
+
+    A training that was stopped half-way must not be averaged with those that went to the end.
+    """
+    furthest = max((len(record.evaluations) for record in records), default=0)
+    return [r.accuracy() if len(r.evaluations) == furthest else None for r in records]
+
+
 def accuracy_percent(records: list[Record]) -> Estimate | None:
-    """Return the mean of the last accuracies in percent over the seeds."""
-    known = [a for a in (record.accuracy() for record in records) if a is not None]
+    """Return the mean over the seeds of the accuracies in percent, as far as they have come."""
+    known = [a for a in last_accuracies(records) if a is not None]
     return mean_interval([100 * a for a in known]) if known else None
 
 
@@ -117,7 +126,7 @@ def table(race: Race) -> Table:
             f"{accuracy:.2f}" if accuracy else "–",
             f"{race.probes()[name].peak_bytes / 2**20:.1f}",
             str(sum(len(record.seconds) for record in records)),
-            str(sum(record.accuracy() is not None for record in records)),
+            str(sum(a is not None for a in last_accuracies(records))),
         ]
         if race.target is not None:
             cells.insert(4, _to_target(records, race.target))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from html import escape
-from math import isclose, isfinite
+from math import isclose
 from typing import Any
 
 SIGNS = {True: ("✓", "Right."), False: ("✗", "Not yet."), None: ("…", "No answer yet.")}
@@ -66,8 +66,10 @@ def exercise(*, hint: str, praise: str) -> Callable[[Callable[..., str | None]],
 
 def wrong_number(answer: object, right: float, tolerance: float, too_far: str) -> str | None:
     """Return None if `answer` is within a relative `tolerance` of `right`, else what is wrong."""
-    if isinstance(answer, bool) or not isinstance(answer, int | float) or not isfinite(answer):
+    if isinstance(answer, bool) or not isinstance(answer, int | float):
         return f"A number is wanted here, not {answer!r}."
+    if not abs(answer) < 1e300:  # infinite, not a number, or too large to be compared
+        return "A number of a sensible size is wanted here."
     if isclose(answer, right, rel_tol=tolerance, abs_tol=1e-12):
         return None
     return f"{answer:.4g} is too {'high' if answer > right else 'low'}. {too_far}"

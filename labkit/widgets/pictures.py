@@ -11,6 +11,7 @@ from labkit.data import ImageData
 from labkit.measure import Ceiling, Standing
 from labkit.measure.statistics import median_interval
 from labkit.widgets.style import (
+    BACKGROUND,
     COLORS,
     INK,
     MUTED,
@@ -80,6 +81,7 @@ def roofline(
             va="center",
             fontsize=10.5,
             color=INK,
+            bbox={"facecolor": BACKGROUND, "alpha": 0.85, "linewidth": 0, "pad": 1.5},
         )
     axes.set_xscale("log")
     axes.set_yscale("log")
