@@ -49,7 +49,7 @@ def test_the_work_of_a_probe_is_what_the_counter_counts(kind: str, size: int):
 
 def test_the_bytes_of_the_copy_are_what_the_counter_counts():
     probe = MODULE._copy(CPU)
-    assert probe.work == traffic(probe.call) == 2 * 64 * 2**20
+    assert probe.work == traffic(probe.call) == 2 * MODULE._COPY_MIB * 2**20
 
 
 def test_rates_are_work_over_time():

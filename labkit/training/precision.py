@@ -8,7 +8,8 @@ gradient overflows to infinity, the step is left out and the scale halved.
 
 Weights, optimizer state and sums stay in fp32; `torch.autocast` casts the inputs of matrix products
 and convolutions. Half the bytes is the certain gain. More speed needs hardware that multiplies the
-format (a GPU's tensor cores, AMX on some CPUs): elsewhere it is slower.
+format (a GPU's tensor cores, AMX on some CPUs): elsewhere it is slower. One missing kernel is
+enough: on some CPUs the backward pass of an fp16 convolution exists only as a slow reference.
 
 Source: Micikevicius et al., "Mixed Precision Training", 2018; Kalamkar et al., "A Study of BFLOAT16
 for Deep Learning Training", 2019.
