@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 import torch
 
@@ -53,7 +54,36 @@ def test_notebook_runs(path, tmp_path):
     peak = re.search(r"peak memory (\d+) MiB", result.stdout)
     assert int(peak[1]) <= MIB_AT_MOST
     assert path.read_bytes() == before
+    executed = tmp_path / "results" / f"{path.stem}.smoke.ipynb"
+    assert exercise_faults(nbformat.read(executed, as_version=4)) == []
     assert (tmp_path / "results" / "scoreboard.jsonl").read_text()
+
+
+def exercise_faults(notebook):
+    """Return what is wrong with a notebook's exercises and their solutions, as they were run."""
+    found, counts = [], {"exercise": 0, "solution": 0}
+    wanted = {"exercise": "No answer yet.", "solution": "✓ Right."}
+    for cell in notebook.cells:
+        for tag in set(wanted) & set(cell.metadata.get("tags", [])):
+            counts[tag] += 1
+            said = "".join(o.get("data", {}).get("text/plain", "") for o in cell.outputs)
+            if wanted[tag] not in said:
+                found.append(f"{cell['id']} says {said!r}, not {wanted[tag]!r}")
+    if counts["exercise"] < 3 or counts["exercise"] != counts["solution"]:
+        found.append(f"{counts['exercise']} exercises, {counts['solution']} solutions")
+    return found
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_stored_exercises_wait_and_their_solutions_are_right(path):
+    assert exercise_faults(nbformat.read(path, as_version=4)) == []
+
+
+def test_a_wrong_solution_is_found():
+    notebook = nbformat.read(NOTEBOOKS[0], as_version=4)
+    solution = next(c for c in notebook.cells if "solution" in c.metadata.get("tags", []))
+    solution.outputs[0].data["text/plain"] = "✗ Not yet. Too high."
+    assert len(exercise_faults(notebook)) == 1
 
 
 def test_the_guard_lets_loopback_pass_and_stops_the_rest(make_notebook, tmp_path):
