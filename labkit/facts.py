@@ -25,7 +25,7 @@ import torch
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of Binder and other containers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Facts:
     """The machine and the versions behind a result. Memory is in GiB."""
 
@@ -45,6 +45,8 @@ class Facts:
             f"{self.threads} thread{'s' if self.threads > 1 else ''} · {self.instructions} · "
             f"device {self.device} · Python {self.python} · torch {self.torch}"
         )
+
+    __repr__ = __str__  # what a notebook shows under a cell
 
     def as_dict(self) -> dict[str, Any]:
         """Return the facts as a plain dictionary, for a JSON file."""

@@ -25,6 +25,7 @@ def test_facts_are_those_of_the_machine() -> None:
         <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") + 2**27
     )
     assert found.device == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert repr(found) == str(found)
     assert json.loads(json.dumps(found.as_dict())) == found.as_dict()
 
 
