@@ -14,13 +14,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
-import torch
 
 HERE = Path(__file__).parent
 NOTEBOOKS = sorted((HERE.parent / "notebooks").glob("*.ipynb"))
-# The promise is for PyTorch's CPU build, which Binder installs. The CUDA build keeps 360 MiB more
-# in every process before it has done anything, so it is granted a part of that.
-MIB_AT_MOST = 1.2e9 / 2**20 + (100 if torch.version.cuda else 0)
+MIB_AT_MOST = 1.2e9 / 2**20
 SECONDS_AT_MOST = 280
 
 

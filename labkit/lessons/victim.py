@@ -9,6 +9,8 @@ Run as `python -m labkit.lessons.victim CHECKPOINT IMAGES`. The images come in a
 loading the whole data set a second time would cost more memory than the training.
 """
 
+import ctypes
+import gc
 import subprocess
 import sys
 import tempfile
@@ -70,6 +72,7 @@ def train_and_kill(path: Path, images: ImageData, *, timeout: float = 120.0) -> 
     Raises:
         RuntimeError: it ended, or was stopped by the timeout, before the shot; with its error.
     """
+    give_back_memory()
     reached, images_path = 0, path.with_suffix(".images")
     checkpoint.write_state(images_path, vars(images))
     with tempfile.TemporaryFile("w+") as errors:
@@ -90,6 +93,18 @@ def train_and_kill(path: Path, images: ImageData, *, timeout: float = 120.0) -> 
                 f"could be killed at step {KILL_AFTER}. {last_words}".strip()
             )
     return Killed(returncode, reached, int(checkpoint.read_state(path)["index"]))
+
+
+def give_back_memory() -> None:
+    """Return freed memory to the system, as far as its allocator offers to: two processes must fit.
+
+    The allocator of most Linux systems keeps what a program has freed, in case it wants it again.
+    """
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other allocators have none
+        if trim is not None:
+            trim(0)
 
 
 @contextmanager
