@@ -57,7 +57,7 @@ def machine_facts() -> Facts:
     """Return the facts of this machine as they are now (threads can change, the rest does not)."""
     return Facts(
         processor=_processor(),
-        cores=_cores(),
+        cores=cores(),
         memory_gib=round(_memory_bytes() / 2**30, 1),
         threads=torch.get_num_threads(),
         instructions=instruction_set(),
@@ -159,8 +159,8 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _cores() -> int:
-    """Cores this process may use: in a container that can be fewer than the machine has."""
+def cores() -> int:
+    """Return how many cores this process may use: a container can have fewer than its machine."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -2,5 +2,6 @@
 
 from labkit.models.convnet import ConvNet, convnet
 from labkit.models.mlp import mlp
+from labkit.models.transformer import Transformer, next_token_loss, transformer
 
-__all__ = ["ConvNet", "convnet", "mlp"]
+__all__ = ["ConvNet", "Transformer", "convnet", "mlp", "next_token_loss", "transformer"]
