@@ -125,6 +125,8 @@ def test_damaged_and_missing_data_are_found(tmp_path, root, monkeypatch):
         f"FashionMNIST/raw/{small[0]} is damaged",
         "FashionMNIST/raw/t10k-images-idx3-ubyte.gz is missing",
         "FashionMNIST/raw/train-images-idx3-ubyte.gz is missing",
+        "speeches/speeches.jsonl.xz is missing",
+        "speeches/tokenizer.json is missing",
     }
 
 

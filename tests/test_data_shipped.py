@@ -5,21 +5,28 @@ from __future__ import annotations
 import gzip
 import hashlib
 import importlib.util
+import json
+import lzma
 import shutil
 
 import pytest
 from torchvision.datasets import FashionMNIST
 
 
-@pytest.fixture
-def script(root, tmp_path, monkeypatch):
-    """The script, working in a copy of the data folder."""
-    spec = importlib.util.spec_from_file_location("make_fashion", root / "data/make_fashion.py")
+def script_in(root, name, folder, monkeypatch):
+    """A script of the data folder, working in a copy of it."""
+    spec = importlib.util.spec_from_file_location(name, root / "data" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    shutil.copy(root / "data" / "SHA256SUMS", tmp_path)
-    monkeypatch.setattr(module, "HERE", tmp_path)
+    shutil.copy(root / "data" / "SHA256SUMS", folder)
+    monkeypatch.setattr(module, "HERE", folder)
     return module
+
+
+@pytest.fixture
+def script(root, tmp_path, monkeypatch):
+    """The script that makes Fashion-MNIST."""
+    return script_in(root, "make_fashion", tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -48,13 +55,20 @@ def test_the_files_are_the_ones_that_torchvision_expects(root):
 def test_all_hashes_that_are_stated_are_right(root):
     lines = (root / "data" / "SHA256SUMS").read_text().splitlines()
     stated = {name: digest for digest, name in (line.split("  ") for line in lines)}
-    packed = sorted(name for name in stated if name.endswith(".gz"))
-    assert sorted(stated) == sorted(packed + [name[:-3] for name in packed])
+    shipped = {
+        path.relative_to(root / "data").as_posix()
+        for folder in ("FashionMNIST", "speeches")
+        for path in (root / "data" / folder).rglob("*")
+        if path.is_file() and not path.name.endswith("-ubyte")
+    }
+    unpacked = {name.removesuffix(".gz") for name in shipped}
+    assert set(stated) == shipped | unpacked
     table = (root / "data" / "README.md").read_text(encoding="utf-8")
-    for name in packed:
+    for name in shipped:
         content = (root / "data" / name).read_bytes()
         assert hashlib.sha256(content).hexdigest() == stated[name]
-        assert hashlib.sha256(gzip.decompress(content)).hexdigest() == stated[name[:-3]]
+        if name.endswith(".gz"):
+            assert hashlib.sha256(gzip.decompress(content)).hexdigest() == stated[name[:-3]]
         line = f"| `{name.rpartition('/')[2]}` | {len(content):,} | `{stated[name]}` |"
         assert line in table
 
@@ -63,6 +77,7 @@ def test_the_licence_ships_with_the_data(root):
     text = (root / "data" / "README.md").read_text(encoding="utf-8")
     assert "Copyright (c) 2017 Zalando SE" in text
     assert "shall be included in all copies" in " ".join(text.split())
+    assert "Creative Commons Zero 1.0 Universal (CC0 1.0)" in " ".join(text.split())
 
 
 def test_the_script_makes_the_same_files_from_debians(root, script, debian, tmp_path):
@@ -88,3 +103,28 @@ def test_a_damaged_source_is_named_and_the_old_file_stays(script, debian, tmp_pa
     (debian / name).unlink()
     with pytest.raises(FileNotFoundError, match=name):
         script.make(debian)
+
+
+def test_the_speeches_are_made_again_byte_for_byte(root, tmp_path, monkeypatch):
+    script = script_in(root, "make_speeches", tmp_path, monkeypatch)
+    source = tmp_path / "source"
+    source.mkdir()
+    shipped = root / "data" / "speeches"
+    packed = (shipped / "speeches.jsonl.xz").read_bytes()
+    for number, line in enumerate(lzma.decompress(packed).decode().split("\n")[:-1]):
+        speech = json.loads(line)
+        layout = {"year": 0, "name": speech["president"], "party": "", **speech}
+        path = source / f"{speech['year']}_{number:03}_n.json"
+        path.write_text(json.dumps(layout), encoding="utf-8")
+    text = "".join(script.lines(source))
+    assert text.encode() == lzma.decompress(packed)
+    texts = [json.loads(line)["text"] for line in text.split("\n")[:-1]]
+    assert script.train_tokenizer(texts) == (shipped / "tokenizer.json").read_text()
+    assert lzma.decompress(script.pack(text[:9999])).decode() == text[:9999]
+
+
+def test_a_folder_without_speeches_is_refused(root, tmp_path, monkeypatch):
+    script = script_in(root, "make_speeches", tmp_path, monkeypatch)
+    with pytest.raises(ValueError, match=r"holds no \.json files"):
+        script.make(tmp_path)
+    assert not (tmp_path / "speeches").exists()

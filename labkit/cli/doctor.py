@@ -184,7 +184,7 @@ def check_kernel_python(python: str | None) -> Check:
 def check_data(faults: Sequence[str]) -> Check:
     """The data that ships must be whole."""
     if faults:
-        advice = "git checkout -- data/   (or: python data/make_fashion.py)"
+        advice = "git checkout -- data/   (or the script data/make_….py)"
         return Check("data", "problem", "; ".join(faults), advice)
     return Check("data", "ok", "all files are there, SHA-256 as stated")
 
@@ -229,10 +229,11 @@ def _data_faults() -> list[str]:
     try:
         folder = data_root()
         faults = []
-        for name, expected in expected_hashes(folder).items():
+        hashes = expected_hashes(folder)
+        for name, expected in hashes.items():
             path = folder / name
             if not path.is_file():
-                if name.endswith(".gz"):
+                if name.endswith(".gz") or f"{name}.gz" not in hashes:
                     faults.append(f"{name} is missing")
             elif sha256(path) != expected:
                 faults.append(f"{name} is damaged")

@@ -3,5 +3,6 @@
 from labkit.data.batches import Batches
 from labkit.data.fashion import fashion
 from labkit.data.images import ImageData
+from labkit.data.text import TextBatches, TextData, speeches
 
-__all__ = ["Batches", "ImageData", "fashion"]
+__all__ = ["Batches", "ImageData", "TextBatches", "TextData", "fashion", "speeches"]

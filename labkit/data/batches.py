@@ -16,6 +16,12 @@ from torch import Tensor
 from labkit.facts import check_positive_int
 
 
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    """Return 0 … count - 1 in the order of an epoch, int64 (count,); it hangs on nothing else."""
+    generator = torch.Generator().manual_seed((seed << 20) + epoch)
+    return torch.randperm(count, generator=generator)
+
+
 class Batches:
     """An iterable of (images, labels); each new iteration is the next epoch.
 
@@ -82,14 +88,17 @@ class Batches:
         """Return the indices (n,) in the order in which `epoch` visits them."""
         if not self.shuffle:
             return torch.arange(len(self.images))
-        generator = torch.Generator().manual_seed((self.seed << 20) + epoch)
-        return torch.randperm(len(self.images), generator=generator)
+        return epoch_order(len(self.images), self.seed, epoch)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def indices(self) -> Iterator[Tensor]:
+        """Yield the indices of each batch of the next epoch."""
         order = self.order(self._next_epoch)
         self._next_epoch += 1
-        for number in range(len(self)):
-            yield self.batch(order[number * self.batch_size : (number + 1) * self.batch_size])
+        yield from torch.split(order, self.batch_size)[: len(self)]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for indices in self.indices():
+            yield self.batch(indices)
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Return the normalised images and the labels at `indices`."""

@@ -42,6 +42,27 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def verified(root: Path, name: str, script: str) -> Path:
+    """Return `root/name` if it is there and has the right hash.
+
+    Args:
+        root: the folder of the data.
+        name: the file's path below it.
+        script: in `data/`, makes the file again; the error names it.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: the file is damaged.
+    """
+    path = root / name
+    mend = f"restore it with: git checkout -- data/  (or: python data/{script})"
+    if not path.is_file():
+        raise FileNotFoundError(f"data file {path} is missing; {mend}")
+    if sha256(path) != expected_hashes(root)[name]:
+        raise ValueError(f"data file {path} is damaged: its SHA-256 is not as stated; {mend}")
+    return path
+
+
 def unpack_verified(root: Path, name: str) -> Path:
     """Make sure that `root/name` is there, unpacked from `name.gz`, both with the right hash.
 
@@ -51,14 +72,10 @@ def unpack_verified(root: Path, name: str) -> Path:
         PermissionError: the unpacked file cannot be written beside the packed one.
     """
     hashes = expected_hashes(root)
-    target, packed = root / name, root / f"{name}.gz"
+    target = root / name
     if target.is_file() and sha256(target) == hashes[name]:
         return target
-    mend = "restore it with: git checkout -- data/  (or: python data/make_fashion.py)"
-    if not packed.is_file():
-        raise FileNotFoundError(f"data file {packed} is missing; {mend}")
-    if sha256(packed) != hashes[f"{name}.gz"]:
-        raise ValueError(f"data file {packed} is damaged: its SHA-256 is not as stated; {mend}")
+    packed = verified(root, f"{name}.gz", "make_fashion.py")
     with (
         atomic_path(target) as temporary,
         gzip.open(packed) as source,

@@ -1,0 +1,189 @@
+"""Speeches: real English to learn language from, in pieces of words.
+
+233 State of the Union speeches of the presidents of the United States, 1790 to 2021: formal,
+clean, free of rights, and small enough to ship. A network reads numbers, so text is cut into
+tokens: frequent words are one token, rare ones several, and any byte has one, so nothing is ever
+unknown and the text can be read back exactly (byte-level BPE).
+
+A language model learns to say the next token at every place at once: targets are the inputs moved
+by one. Whole speeches are held out for testing, or the model would be asked what it has read.
+
+Source: Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units", 2016, for
+byte-pair encoding.
+"""
+
+import json
+import lzma
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from labkit.data.batches import epoch_order
+from labkit.data.files import data_root, verified
+from labkit.facts import check_positive_int
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+FILE, TOKENIZER = "speeches/speeches.jsonl.xz", "speeches/tokenizer.json"
+END = 0
+"""The token that ends a speech."""
+HELD_OUT = 10
+"""Each tenth speech is for testing."""
+
+
+class TextBatches:
+    """An iterable of (inputs, targets), both int64 (batch, context); each iteration is an epoch.
+
+    The text is cut into windows that do not overlap, and they come in a new order each epoch. The
+    order depends on (seed, epoch) alone. The last batch is dropped when it is incomplete.
+
+    Args:
+        tokens: int64 (n,).
+        batch_size: windows in a batch.
+        context: tokens in a window.
+        seed: order of the epochs; None keeps the order of the text.
+        device: where the batches are delivered.
+
+    Raises:
+        ValueError: a size is not a positive whole number, or the text is too short for a batch.
+    """
+
+    def __init__(
+        self,
+        tokens: Tensor,
+        batch_size: int,
+        context: int,
+        *,
+        seed: int | None = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        check_positive_int("batch_size", batch_size)
+        check_positive_int("context", context)
+        self.tokens, self.batch_size, self.context = tokens, batch_size, context
+        self.seed, self.device = seed, torch.device(device)
+        self.windows = (len(tokens) - 1) // context
+        if self.windows < batch_size:
+            raise ValueError(
+                f"batch_size must be at most {self.windows}, the windows of {context} tokens in "
+                f"the text, got {batch_size}"
+            )
+        self._next_epoch = 0
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        return self.windows // self.batch_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose which epoch the next iteration is."""
+        self._next_epoch = epoch
+
+    def order(self, epoch: int) -> Tensor:
+        """Return the numbers of the windows (windows,) in the order in which `epoch` has them."""
+        if self.seed is None:
+            return torch.arange(self.windows)
+        return epoch_order(self.windows, self.seed, epoch)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        order = self.order(self._next_epoch)
+        self._next_epoch += 1
+        for number in range(len(self)):
+            yield self.batch(order[number * self.batch_size : (number + 1) * self.batch_size])
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the windows with these numbers, and the same moved by one token."""
+        places = indices[:, None] * self.context + torch.arange(self.context)
+        inputs, targets = self.tokens[places], self.tokens[places + 1]
+        return inputs.to(self.device), targets.to(self.device)
+
+
+@dataclass(frozen=True, eq=False)
+class TextData:
+    """Tokens to train on and to test with.
+
+    Attributes:
+        train_tokens, test_tokens: int64 (n,); each speech ends with the token END.
+        context: tokens in a window.
+        vocabulary: number of different tokens.
+        characters: in the speeches that were taken.
+    """
+
+    train_tokens: Tensor
+    test_tokens: Tensor
+    context: int
+    vocabulary: int
+    characters: int
+    _tokenizer: "Tokenizer" = field(repr=False)
+
+    def batches(
+        self, batch_size: int, *, seed: int = 0, device: torch.device | str = "cpu"
+    ) -> TextBatches:
+        """Return the training text as shuffled batches of (inputs, targets)."""
+        return TextBatches(self.train_tokens, batch_size, self.context, seed=seed, device=device)
+
+    def test_batches(self, batch_size: int, *, device: torch.device | str = "cpu") -> TextBatches:
+        """Return the held-out text as batches in a fixed order."""
+        return TextBatches(self.test_tokens, batch_size, self.context, seed=None, device=device)
+
+    def encode(self, text: str) -> Tensor:
+        """Return the tokens of a text, int64 (n,)."""
+        return torch.tensor(self._tokenizer.encode(text).ids, dtype=torch.int64)
+
+    def decode(self, tokens: Tensor | Sequence[int]) -> str:
+        """Return the text of tokens; whatever `encode` made comes back exactly."""
+        return str(self._tokenizer.decode(list(map(int, tokens)), skip_special_tokens=False))
+
+
+def speeches(characters: int = 1_000_000, *, context: int = 64) -> TextData:
+    """Return the latest speeches, as tokens.
+
+    Args:
+        characters: takes whole speeches, from the last back, until they have as many; there are
+            10.8 million, or about 2.4 million tokens.
+        context: tokens in a window of the batches.
+
+    Raises:
+        ValueError: a number is not positive, or more than there is; or a data file is damaged.
+        FileNotFoundError: a data file is missing.
+    """
+    check_positive_int("characters", characters)
+    check_positive_int("context", context)
+    root = data_root()
+    texts = _latest(root, characters)
+    tokenizer = _tokenizer(root)
+    # One speech at a time: encoding many at once would start threads.
+    encoded = [torch.tensor([*tokenizer.encode(text).ids, END]) for text in texts]
+    test = encoded[HELD_OUT // 2 :: HELD_OUT]
+    train = [ids for number, ids in enumerate(encoded) if number % HELD_OUT != HELD_OUT // 2]
+    return TextData(
+        train_tokens=torch.cat(train),
+        test_tokens=torch.cat(test),
+        context=context,
+        vocabulary=tokenizer.get_vocab_size(),
+        characters=sum(map(len, texts)),
+        _tokenizer=tokenizer,
+    )
+
+
+def _latest(root: Path, characters: int) -> list[str]:
+    """Return the latest speeches, from the last back, with at least so many characters."""
+    with lzma.open(verified(root, FILE, "make_speeches.py"), "rt", encoding="utf-8") as lines:
+        texts = [json.loads(line)["text"] for line in lines]
+    taken: list[str] = []
+    while sum(map(len, taken)) < characters or len(taken) <= HELD_OUT // 2:
+        if not texts:
+            raise ValueError(
+                f"characters must be at most {sum(map(len, taken)):,}, got {characters:,}"
+            )
+        taken.append(texts.pop())
+    return taken
+
+
+def _tokenizer(root: Path) -> "Tokenizer":
+    from tokenizers import Tokenizer  # only those who read text need it
+
+    return Tokenizer.from_file(str(verified(root, TOKENIZER, "make_speeches.py")))
