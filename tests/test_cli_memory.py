@@ -52,6 +52,36 @@ def test_pages_that_two_processes_share_count_once(tmp_path):
     assert 200 < watch.peak_mib < 300
 
 
+def test_ranks_and_their_server_are_counted_and_end_with_their_launcher(tmp_path):
+    source = (
+        "import pathlib, sys, time\n"
+        "from labkit.distributed import Ranks, report\n"
+        "def fill(go):\n"
+        "    report(0, 0.0)\n"
+        "    while not pathlib.Path(go).exists():\n"
+        "        time.sleep(0.05)\n"
+        "    kept = b'x' * 200 * 2**20\n"
+        "    report(1, 0.0)\n"
+        "    time.sleep(600)\n"
+        f"for report in Ranks(fill, 2, go={str(tmp_path / 'go')!r}):\n"
+        "    print(flush=True)\n"
+    )
+    with ProcessWatch() as watch:
+        process = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE)
+        peaks = []
+        for _ in range(2):
+            process.stdout.readline(), process.stdout.readline()
+            watch.sample()
+            peaks.append(watch.peak_mib)
+            seen = len(watch._seen)
+            (tmp_path / "go").touch()
+        process.kill()
+        process.communicate(timeout=30)
+    assert peaks[1] - peaks[0] == pytest.approx(2 * 200, abs=40)
+    assert seen == 5  # the launcher, the fork server, the resource tracker, two ranks
+    assert watch.end_survivors() == []
+
+
 def test_a_process_of_before_does_not_count():
     other = start(mib=400, seconds=60)
     try:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision.datasets import FashionMNIST
 
 from labkit import data
 from labkit.data import Batches, ImageData
-from labkit.data.fashion import FILES, MEAN, STD
+from labkit.data.fashion import CLASSES, FILES, MEAN, STD, _load
 from labkit.data.files import data_root, expected_hashes, sha256, unpack_verified
 
 
@@ -23,6 +24,15 @@ def test_the_whole_set_has_the_published_statistics() -> None:
     assert float(pixels.mean()) == pytest.approx(MEAN, abs=5e-5)
     assert float(pixels.std()) == pytest.approx(STD, abs=5e-5)
     assert fashion.classes[0] == "T-shirt/top"
+
+
+def test_the_files_are_read_as_torchvision_reads_them() -> None:
+    root = data_root()
+    for split, train in zip(_load(root), (True, False), strict=True):
+        theirs = FashionMNIST(str(root), train=train, download=False)
+        assert torch.equal(split[0].squeeze(1), theirs.data)
+        assert torch.equal(split[1], theirs.targets)
+        assert list(CLASSES) == theirs.classes
 
 
 def test_a_part_is_balanced_repeats_and_grows() -> None:

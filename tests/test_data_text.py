@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import lzma
+import pickle
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -77,9 +80,12 @@ def test_the_order_depends_on_seed_and_epoch_alone(text) -> None:
 
 
 def test_the_test_text_keeps_its_order(text) -> None:
-    inputs, targets = next(iter(text.test_batches(2)))
-    assert torch.equal(inputs.flatten(), text.test_tokens[:32])
-    assert torch.equal(targets.flatten(), text.test_tokens[1:33])
+    windows = (len(text.test_tokens) - 1) // 16
+    batches = list(text.test_batches(7))
+    inputs, targets = (torch.cat(part).flatten() for part in zip(*batches, strict=True))
+    assert torch.equal(inputs, text.test_tokens[: windows * 16])  # nothing is dropped
+    assert torch.equal(targets, text.test_tokens[1 : windows * 16 + 1])
+    assert len(batches) == len(text.test_batches(7)) == -(-windows // 7)
 
 
 def test_all_of_it_can_be_had_and_not_more(originals) -> None:
@@ -95,8 +101,34 @@ def test_refuses_sizes_that_are_none(arguments) -> None:
 
 
 def test_refuses_a_batch_larger_than_the_text() -> None:
-    with pytest.raises(ValueError, match="batch_size must be at most 9"):
+    with pytest.raises(ValueError, match=r"batch_size 10 is larger than the data \(9\)"):
         TextBatches(torch.arange(100), 10, 10)
+    with pytest.raises(ValueError, match=r"tokens must be more than context \(10\), got 10"):
+        TextBatches(torch.arange(10), 1, 10)
+
+
+def test_it_prints_its_size_and_not_its_tokens(text) -> None:
+    train, test = len(text.train_tokens), len(text.test_tokens)
+    assert repr(text) == f"speeches({train:,} + {test:,} tokens, context 16)"
+
+
+def test_it_can_be_sent_to_another_process(text) -> None:
+    sent = pickle.loads(pickle.dumps(text))
+    assert torch.equal(sent.train_tokens, text.train_tokens)
+    assert sent.decode(sent.encode("We the People")) == "We the People"
+
+
+def test_loading_starts_no_thread() -> None:
+    """A process that has threads cannot safely fork, and tokenizers says so when it does."""
+    code = (
+        "import psutil, torch; from labkit import data; torch.set_num_threads(1)\n"
+        "threads = psutil.Process().num_threads\n"
+        "before = threads(); text = data.speeches(300_000); text.encode('We the People' * 9999)\n"
+        "print(threads() - before)"
+    )
+    command = [sys.executable, "-W", "error", "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert (result.stdout.strip(), result.stderr) == ("0", "")
 
 
 @pytest.mark.parametrize("name", [FILE, TOKENIZER])

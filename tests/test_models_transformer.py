@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from labkit import models
 from labkit.models import next_token_loss
@@ -60,6 +61,46 @@ def test_attention_is_the_papers_formula() -> None:
         future = torch.ones(5, 5, dtype=torch.bool).triu(1)
         heads.append(scores.masked_fill(future, -torch.inf).softmax(-1) @ v)
     torch.testing.assert_close(attention(x), attention.output(torch.cat(heads, -1)))
+
+
+def test_a_block_is_torchs_pre_norm_layer() -> None:
+    block = small().blocks[0]
+    for parameter in block.parameters():  # biases start at 0, where they would prove nothing
+        nn.init.normal_(parameter, std=0.3)
+    theirs = nn.TransformerEncoderLayer(
+        16, 4, 64, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    )
+    attention, mlp = block.attention, block.mlp
+    joined = [attention.query, attention.key, attention.value]
+    weights = {
+        "self_attn.in_proj_weight": torch.cat([layer.weight for layer in joined]),
+        "self_attn.in_proj_bias": torch.cat([layer.bias for layer in joined]),
+    }
+    layers = {
+        "self_attn.out_proj": attention.output,
+        "linear1": mlp.up,
+        "linear2": mlp.down,
+        "norm1": block.norm1,
+        "norm2": block.norm2,
+    }
+    for name, layer in layers.items():
+        weights |= {f"{name}.weight": layer.weight, f"{name}.bias": layer.bias}
+    theirs.load_state_dict(weights)
+    x = torch.randn(2, 5, 16)
+    future = nn.Transformer.generate_square_subsequent_mask(5)
+    torch.testing.assert_close(block(x), theirs(x, src_mask=future, is_causal=True))
+
+
+def test_a_token_at_another_place_is_another_vector() -> None:
+    embedding, text = small().embedding, torch.tensor([[7, 7, 9]])
+    token, position = embedding.token.weight, embedding.position.weight
+    torch.testing.assert_close(embedding(text), token[text] + position[:3])
+
+
+def test_the_same_seed_starts_the_same_weights() -> None:
+    first, again = small(), small()
+    assert all(map(torch.equal, first.parameters(), again.parameters()))
+    assert not any(p.any() for n, p in first.named_parameters() if n.endswith("bias"))
 
 
 def test_the_weights_that_add_to_the_stream_start_smaller() -> None:

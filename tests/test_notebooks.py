@@ -14,10 +14,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 
 HERE = Path(__file__).parent
 NOTEBOOKS = sorted((HERE.parent / "notebooks").glob("*.ipynb"))
-MIB_AT_MOST = 1.2e9 / 2**20
+# A torch that was built for CUDA takes some 280 MiB more in each Python that imports it for itself,
+# and the ranks' server is a second one; Binder has the build for CPUs.
+MIB_AT_MOST = 1.2e9 / 2**20 + (150 if torch.version.cuda else 0)
 SECONDS_AT_MOST = 280
 
 

@@ -24,6 +24,8 @@ FLOORS = {
     "measure": 2,
     "training": 2,
     "compare": 3,
+    "distributed": 3,
+    "compression": 3,
     "widgets": 4,
     "lessons": 5,
     "cli": 6,

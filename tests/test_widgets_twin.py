@@ -140,5 +140,5 @@ def test_bad_panels_are_refused() -> None:
         Panel("t", "y", ("x",), ("a", "a"))
     with pytest.raises(ValueError, match="one or two labels"):
         Panel("t", "y", ("x", "y", "z"), ("a",))
-    with pytest.raises(ValueError, match='"lines" or "stacked", got'):
+    with pytest.raises(ValueError, match='"stacked" or "lane", got'):
         Panel("t", "y", ("x",), ("a",), kind="bars")  # type: ignore[arg-type]

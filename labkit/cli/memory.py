@@ -9,6 +9,7 @@ also keeps the highest size that each process ever had, so no short peak of one 
 
 import threading
 from pathlib import Path
+from time import monotonic, sleep
 from types import TracebackType
 from typing import Self
 
@@ -66,9 +67,11 @@ class ProcessWatch:
 
     def end_survivors(self) -> list[str]:
         """Kill what is still running of the processes seen; return their names, at best none."""
-        _, alive = psutil.wait_procs(filter(_runs, self._seen), timeout=SECONDS_TO_END)
+        deadline = monotonic() + SECONDS_TO_END
+        while any(map(_runs, self._seen)) and monotonic() < deadline:
+            sleep(0.05)
         names = []
-        for process in filter(_runs, alive):
+        for process in filter(_runs, self._seen):
             names.append(f"{process.name()} ({process.pid})")
             process.kill()
         return names

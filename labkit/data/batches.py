@@ -8,6 +8,7 @@ The order of epoch e depends on (seed, e) alone, not on what was drawn before. T
 training resume in mid-epoch, and two trainings see the same batches.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import torch
@@ -16,19 +17,69 @@ from torch import Tensor
 from labkit.facts import check_positive_int
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
-    """Return 0 … count - 1 in the order of an epoch, int64 (count,); it hangs on nothing else."""
-    generator = torch.Generator().manual_seed((seed << 20) + epoch)
-    return torch.randperm(count, generator=generator)
+class EpochBatches(ABC):
+    """An iterable of (inputs, targets) in a fixed number of samples; an iteration is an epoch.
+
+    The last batch of a training epoch is dropped when it is incomplete, so that all steps weigh
+    the same; with `shuffle=False` (evaluation) nothing is dropped.
+
+    Args:
+        count: number of samples.
+        batch_size: samples in a batch.
+        seed: order of the epochs.
+        shuffle: new order each epoch, or the given order always.
+        device: where the batches are delivered.
+
+    Raises:
+        ValueError: `batch_size` is not a positive whole number, or larger than `count`.
+    """
+
+    def __init__(
+        self, count: int, batch_size: int, seed: int, shuffle: bool, device: torch.device | str
+    ) -> None:
+        check_positive_int("batch_size", batch_size)
+        if shuffle and batch_size > count:
+            raise ValueError(f"batch_size {batch_size} is larger than the data ({count})")
+        self.count, self.batch_size = count, batch_size
+        self.seed, self.shuffle, self.device = seed, shuffle, torch.device(device)
+        self._next_epoch = 0
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        full, rest = divmod(self.count, self.batch_size)
+        return full if self.shuffle else full + bool(rest)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose which epoch the next iteration is (as torch's DistributedSampler does)."""
+        self._next_epoch = epoch
+
+    def order(self, epoch: int) -> Tensor:
+        """Return the indices (count,) in the order in which `epoch` visits them."""
+        if not self.shuffle:
+            return torch.arange(self.count)
+        generator = torch.Generator().manual_seed((self.seed << 20) + epoch)
+        return torch.randperm(self.count, generator=generator)
+
+    def indices(self) -> Iterator[Tensor]:
+        """Yield the indices of each batch of the next epoch."""
+        order = self.order(self._next_epoch)
+        self._next_epoch += 1
+        yield from torch.split(order, self.batch_size)[: len(self)]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for indices in self.indices():
+            yield self.batch(indices)
+
+    @abstractmethod
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the inputs and the targets at `indices`."""
 
 
-class Batches:
-    """An iterable of (images, labels); each new iteration is the next epoch.
+class Batches(EpochBatches):
+    """An iterable of (images, labels); each new iteration is the next epoch, see `EpochBatches`.
 
     images: float32 (batch, channels, height, width), (pixel / 255 - mean) / std.
     labels: int64 (batch,).
-    The last batch of a training epoch is dropped when it is incomplete, so that all steps weigh
-    the same; with `shuffle=False` (evaluation) nothing is dropped.
 
     Args:
         images: uint8 (n, channels, height, width).
@@ -58,7 +109,6 @@ class Batches:
         memory_format: torch.memory_format = torch.contiguous_format,
         device: torch.device | str = "cpu",
     ) -> None:
-        check_positive_int("batch_size", batch_size)
         if images.dtype != torch.uint8 or images.dim() != 4:
             raise TypeError(
                 "images must be uint8 of shape (n, channels, height, width), "
@@ -68,37 +118,9 @@ class Batches:
             raise ValueError(f"images and labels differ in length: {len(images)}, {len(labels)}")
         if len(images) == 0:
             raise ValueError("images is empty: there is nothing to make batches of")
-        if shuffle and batch_size > len(images):
-            raise ValueError(f"batch_size {batch_size} is larger than the data ({len(images)})")
-        self.images, self.labels, self.batch_size = images, labels, batch_size
-        self.seed, self.mean, self.std, self.shuffle = seed, mean, std, shuffle
-        self.memory_format, self.device = memory_format, torch.device(device)
-        self._next_epoch = 0
-
-    def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
-        full, rest = divmod(len(self.images), self.batch_size)
-        return full if self.shuffle else full + bool(rest)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose which epoch the next iteration is (as torch's DistributedSampler does)."""
-        self._next_epoch = epoch
-
-    def order(self, epoch: int) -> Tensor:
-        """Return the indices (n,) in the order in which `epoch` visits them."""
-        if not self.shuffle:
-            return torch.arange(len(self.images))
-        return epoch_order(len(self.images), self.seed, epoch)
-
-    def indices(self) -> Iterator[Tensor]:
-        """Yield the indices of each batch of the next epoch."""
-        order = self.order(self._next_epoch)
-        self._next_epoch += 1
-        yield from torch.split(order, self.batch_size)[: len(self)]
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for indices in self.indices():
-            yield self.batch(indices)
+        super().__init__(len(images), batch_size, seed, shuffle, device)
+        self.images, self.labels, self.mean, self.std = images, labels, mean, std
+        self.memory_format = memory_format
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Return the normalised images and the labels at `indices`."""

@@ -14,15 +14,15 @@ byte-pair encoding.
 
 import json
 import lzma
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from labkit.data.batches import epoch_order
+from labkit.data.batches import EpochBatches
 from labkit.data.files import data_root, verified
 from labkit.facts import check_positive_int
 
@@ -36,17 +36,17 @@ HELD_OUT = 10
 """Each tenth speech is for testing."""
 
 
-class TextBatches:
-    """An iterable of (inputs, targets), both int64 (batch, context); each iteration is an epoch.
+class TextBatches(EpochBatches):
+    """An iterable of (inputs, targets), both int64 (batch, context); see `EpochBatches`.
 
-    The text is cut into windows that do not overlap, and they come in a new order each epoch. The
-    order depends on (seed, epoch) alone. The last batch is dropped when it is incomplete.
+    The text is cut into windows that do not overlap, and they come in a new order each epoch.
 
     Args:
         tokens: int64 (n,).
         batch_size: windows in a batch.
         context: tokens in a window.
-        seed: order of the epochs; None keeps the order of the text.
+        seed: order of the epochs.
+        shuffle: new order each epoch, or the order of the text always.
         device: where the batches are delivered.
 
     Raises:
@@ -59,40 +59,16 @@ class TextBatches:
         batch_size: int,
         context: int,
         *,
-        seed: int | None = 0,
+        seed: int = 0,
+        shuffle: bool = True,
         device: torch.device | str = "cpu",
     ) -> None:
-        check_positive_int("batch_size", batch_size)
         check_positive_int("context", context)
-        self.tokens, self.batch_size, self.context = tokens, batch_size, context
-        self.seed, self.device = seed, torch.device(device)
-        self.windows = (len(tokens) - 1) // context
-        if self.windows < batch_size:
-            raise ValueError(
-                f"batch_size must be at most {self.windows}, the windows of {context} tokens in "
-                f"the text, got {batch_size}"
-            )
-        self._next_epoch = 0
-
-    def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
-        return self.windows // self.batch_size
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose which epoch the next iteration is."""
-        self._next_epoch = epoch
-
-    def order(self, epoch: int) -> Tensor:
-        """Return the numbers of the windows (windows,) in the order in which `epoch` has them."""
-        if self.seed is None:
-            return torch.arange(self.windows)
-        return epoch_order(self.windows, self.seed, epoch)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = self.order(self._next_epoch)
-        self._next_epoch += 1
-        for number in range(len(self)):
-            yield self.batch(order[number * self.batch_size : (number + 1) * self.batch_size])
+        windows = (len(tokens) - 1) // context  # the last target is one token further on
+        if windows < 1:
+            raise ValueError(f"tokens must be more than context ({context}), got {len(tokens)}")
+        super().__init__(windows, batch_size, seed, shuffle, device)
+        self.tokens, self.context = tokens, context
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Return the windows with these numbers, and the same moved by one token."""
@@ -117,7 +93,11 @@ class TextData:
     context: int
     vocabulary: int
     characters: int
-    _tokenizer: "Tokenizer" = field(repr=False)
+    _tokenizer: "Tokenizer"
+
+    def __repr__(self) -> str:
+        sizes = f"{len(self.train_tokens):,} + {len(self.test_tokens):,} tokens"
+        return f"speeches({sizes}, context {self.context})"
 
     def batches(
         self, batch_size: int, *, seed: int = 0, device: torch.device | str = "cpu"
@@ -126,8 +106,8 @@ class TextData:
         return TextBatches(self.train_tokens, batch_size, self.context, seed=seed, device=device)
 
     def test_batches(self, batch_size: int, *, device: torch.device | str = "cpu") -> TextBatches:
-        """Return the held-out text as batches in a fixed order."""
-        return TextBatches(self.test_tokens, batch_size, self.context, seed=None, device=device)
+        """Return the held-out text as batches in its own order; the last one may be smaller."""
+        return TextBatches(self.test_tokens, batch_size, self.context, shuffle=False, device=device)
 
     def encode(self, text: str) -> Tensor:
         """Return the tokens of a text, int64 (n,)."""
@@ -142,8 +122,8 @@ def speeches(characters: int = 1_000_000, *, context: int = 64) -> TextData:
     """Return the latest speeches, as tokens.
 
     Args:
-        characters: takes whole speeches, from the last back, until they have as many; there are
-            10.8 million, or about 2.4 million tokens.
+        characters: takes whole speeches, from the last back, until they have as many; at least
+            six speeches (0.2 million). There are 10.8 million, or 2.5 million tokens.
         context: tokens in a window of the batches.
 
     Raises:

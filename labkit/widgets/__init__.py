@@ -1,6 +1,6 @@
 """What moves in the lab's notebooks, and how its pictures look."""
 
-from labkit.widgets import phases_feed, race_feed  # noqa: F401  (they register their feeds)
+from labkit.widgets import phases_feed, race_feed, ranks_feed  # noqa: F401  (they register)
 from labkit.widgets.controls import Choice, Slider
 from labkit.widgets.feed import Feed, Panel, Point, Status, feed
 from labkit.widgets.knob import Knob, knob

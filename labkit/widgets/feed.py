@@ -34,7 +34,8 @@ class Panel:
         y_label: with the unit in brackets.
         x_labels: one or two alternatives to plot against, such as ("steps", "training seconds").
         series: names of the lines or bands, in order.
-        kind: "lines", or "stacked" for bands that add up.
+        kind: "lines"; "stacked" for bands that add up; or "lane" for such bands in a low strip,
+            of which a view shows several with one scale.
 
     Raises:
         ValueError: no series, two of one name, not one or two x_labels, or another kind.
@@ -44,15 +45,15 @@ class Panel:
     y_label: str
     x_labels: tuple[str, ...]
     series: tuple[str, ...]
-    kind: Literal["lines", "stacked"] = "lines"
+    kind: Literal["lines", "stacked", "lane"] = "lines"
 
     def __post_init__(self) -> None:
         if not self.series or len(set(self.series)) != len(self.series):
             raise ValueError(f"series must be different names, at least one, got {self.series!r}")
         if len(self.x_labels) not in (1, 2):
             raise ValueError(f"x_labels must hold one or two labels, got {self.x_labels!r}")
-        if self.kind not in ("lines", "stacked"):
-            raise ValueError(f'kind must be "lines" or "stacked", got {self.kind!r}')
+        if self.kind not in ("lines", "stacked", "lane"):
+            raise ValueError(f'kind must be "lines", "stacked" or "lane", got {self.kind!r}')
 
     def as_dict(self) -> dict[str, Any]:
         """Return the panel for a JSON message."""
@@ -74,12 +75,12 @@ class Status:
     """How far the work is.
 
     Attributes:
-        progress: from 0 to 1.
+        progress: from 0 to 1, or None if nobody knows how much there is to do.
         minutes_left: an estimate, or None while there is none.
         note: where the work stands, in a few words such as "Seed 2 of 3, round 40 of 281."
     """
 
-    progress: float
+    progress: float | None
     minutes_left: float | None = None
     note: str = ""
 
@@ -105,6 +106,20 @@ class Feed(Protocol):
         """Return the running figures, if any. It may be costly: it is asked seldom enough."""
 
 
+@runtime_checkable
+class ProcessFeed(Feed, Protocol):
+    """A feed whose work goes on in other processes, also between two calls of `advance`."""
+
+    def hold(self) -> None:
+        """Hold the work: a pause has begun."""
+
+    def go_on(self) -> None:
+        """Go on after `hold`."""
+
+    def close(self) -> None:
+        """End the processes at once: nobody looks on any more, whatever the reason."""
+
+
 @singledispatch
 def feed(thing: object) -> Feed:
     """Return the feed of `thing`: itself if it is one, else what its type has registered.
@@ -115,7 +130,7 @@ def feed(thing: object) -> Feed:
     if isinstance(thing, Feed):
         return thing
     raise TypeError(
-        f"live() can show a Race, a Training or a Feed, got {type(thing).__name__}; "
+        f"live() can show a Race, a Training, Ranks or a Feed, got {type(thing).__name__}; "
         "register a feed for this type with labkit.widgets.feed.register"
     )
 

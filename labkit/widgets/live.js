@@ -62,7 +62,9 @@ function makeView(model, el, store) {
     frame ||= requestAnimationFrame(() => {
       frame = 0;
       const look = readLook(page.root);
-      panels.forEach((panel, i) => draw(page.canvases[i], panel, store.curves[i], store.axis, look));
+      const lanes = laneLines(panels, store.curves);
+      panels.forEach((panel, i) =>
+        draw(page.canvases[i], panel, store.curves[i], store.axis, look, lanes));
       page.root.dataset.rows = store.rows;
     });
   };
@@ -118,7 +120,13 @@ function build(panels) {
   const stop = make("button", "lk-stop", bar, { type: "button" });
   stop.textContent = "Stop";
   const grid = make("div", `lk-panels${panels.length > 1 ? " lk-several" : ""}`, root);
-  const canvases = panels.map(() => make("canvas", "", grid, { role: "img" }));
+  const lanes = make("div", "lk-lanes", null);
+  const canvases = panels.map((panel) =>
+    make("canvas", "", panel.kind === "lane" ? lanes : grid, { role: "img" }));
+  if (lanes.children.length) {
+    grid.append(lanes);
+    grid.style.setProperty("--lk-lanes", lanes.children.length);
+  }
   const scroll = make("div", "lk-scroll", root);
   const table = make("table", "", scroll, { "aria-label": "Figures so far" });
   const note = make("p", "", root);
@@ -134,8 +142,9 @@ function showStatus(page, store) {
   const word = waiting[store.asked] ?? state.charAt(0).toUpperCase() + state.slice(1);
   const percent = Math.floor(100 * progress);
   const rest = state !== "running" || left === null ? "" : ` · ${timeLeft(left)}`;
-  setText(page.words, `${word} · ${percent} %${rest}`);
+  setText(page.words, progress === null ? word : `${word} · ${percent} %${rest}`);
   setText(page.spoken, word);
+  page.track.hidden = progress === null; // nobody knows how much there is to do
   page.fill.style.width = `${100 * progress}%`;
   page.track.setAttribute("aria-valuenow", percent);
   page.root.dataset.state = state;

@@ -24,7 +24,7 @@ from IPython.display import DisplayHandle, display
 
 from labkit.facts import threads
 from labkit.table import Table
-from labkit.widgets.feed import Feed, feed
+from labkit.widgets.feed import Feed, ProcessFeed, feed
 from labkit.widgets.pace import Pace
 from labkit.widgets.style import Picture
 from labkit.widgets.twin import twin
@@ -46,7 +46,7 @@ def live(thing: object, *, background: bool = True) -> "LiveRun":
     works, for example from the same cell before, is stopped first.
 
     Args:
-        thing: a Race, a Training, or any Feed.
+        thing: a Race, a Training, Ranks, or any Feed.
         background: False works in the cell, which then ends when the work does. For Colab.
 
     Returns:
@@ -172,7 +172,7 @@ class LiveRun:
             raise self.error
 
     def _work(self) -> None:
-        for part in (self._loop, self._finish):
+        for part in (self._loop, self._end_processes, self._finish):
             try:
                 with threads(1):
                     part()
@@ -194,10 +194,18 @@ class LiveRun:
 
     def _hold(self) -> None:
         self.state = "paused"
+        if isinstance(self._feed, ProcessFeed):
+            self._feed.hold()
         self._update()
         self._go.wait()
         self.state = "running"
+        if isinstance(self._feed, ProcessFeed) and not self._stop.is_set():
+            self._feed.go_on()
         self._update()
+
+    def _end_processes(self) -> None:
+        if isinstance(self._feed, ProcessFeed):
+            self._feed.close()
 
     def _update(self, last: bool = False) -> None:
         began = perf_counter()
@@ -219,8 +227,9 @@ class LiveRun:
 
     def _headline(self) -> str:
         shown = self.view.status
-        where = "" if self.state == "finished" else f" at {shown['progress']:.0%}"
-        what = f": {shown['error']}" if shown["error"] else ""
+        known = self.state != "finished" and shown["progress"] is not None
+        where = f" at {shown['progress']:.0%}" if known else ""
+        what = f": {shown['error'].splitlines()[0]}" if shown["error"] else ""
         return f"{self.state.capitalize()}{where}{what}. {self._feed.status().note}".strip()
 
     def _refresh(self) -> None:

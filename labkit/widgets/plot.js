@@ -9,33 +9,43 @@ const DASHES = [[], [9, 4], [2.5, 3], [11, 4, 2.5, 4], [5, 3], [14, 5], [2.5, 6]
 const FONT = "14px system-ui, sans-serif";
 const BOLD = "600 15px system-ui, sans-serif";
 const TOP = 58, BOTTOM = 50, LINE = 19, SWATCH = 26;
+const LANE_TOP = 28, LANE_BOTTOM = 24;
 
-function draw(canvas, panel, curves, axis, look) {
+// `lanes`: the bands of all lanes, which share their scale.
+function draw(canvas, panel, curves, axis, look, lanes) {
+  const lane = panel.kind === "lane";
   const choice = Math.min(axis, panel.x_labels.length - 1);
   const g = prepare(canvas);
   describe(canvas, panel, curves, choice);
-  const lines = panel.kind === "stacked" ? stack(curves, choice) : plain(curves, choice);
+  const filled = panel.kind !== "lines";
+  const lines = filled ? stack(curves, choice) : plain(curves, choice);
   g.textBaseline = "middle";
   write(g, panel.title, 0, 10, look.ink, BOLD);
-  write(g, panel.y_label, 0, 34, look.muted);
+  if (lane) write(g, panel.y_label, titleWidth(g, panel.title) + 10, 10, look.muted);
+  else write(g, panel.y_label, 0, 34, look.muted);
   if (!lines.some((line) => line.y.length)) {
-    return write(g, "Waiting for the first figures …", 0, TOP + 40, look.muted);
+    return write(g, "Waiting for the first figures …", 0, lane ? 50 : TOP + 40, look.muted);
   }
-  const yTicks = ticks(...range(lines.map((line) => line.y), panel.kind === "stacked"), 5);
-  const [xLow, xHigh] = range(lines.map((line) => line.x), true);
+  const all = lane ? lanes : lines;
+  const yTicks = ticks(...range(all.map((line) => line.y), filled), lane ? 2 : 5);
+  const [xLow, xHigh] = range(all.map((line) => line.x), true);
   const whole = lines.every((line) => line.x.every(Number.isInteger)); // there is no half step
   const xTicks = ticks(xLow, xHigh, 6).filter((x) => x <= xHigh && (!whole || Number.isInteger(x)));
   const yTexts = texts(yTicks), xTexts = texts(xTicks);
   const left = Math.max(...yTexts.map((text) => g.measureText(text).width)) + 10;
   const room = Math.min(labelRoom(g, panel.series), 0.4 * g.width);
   const box = { left, right: g.width - room, top: TOP, bottom: g.height - BOTTOM };
+  if (lane) Object.assign(box, { top: LANE_TOP, bottom: g.height - LANE_BOTTOM });
   const yLow = yTicks[0], yHigh = yTicks[yTicks.length - 1];
   const scale = {
     x: (x) => box.left + ((x - xLow) / (xHigh - xLow || 1)) * (box.right - box.left),
     y: (y) => box.bottom - ((y - yLow) / (yHigh - yLow || 1)) * (box.bottom - box.top),
   };
-  frame(g, box, look, scale, [xTicks, xTexts], [yTicks, yTexts], panel.x_labels[choice]);
-  if (panel.kind === "stacked") bands(g, lines, scale, look);
+  frame(g, box, look, scale, [xTicks, xTexts], [yTicks, yTexts]);
+  const xLabel = panel.x_labels[choice];
+  if (lane) write(g, xLabel, box.right + 10, box.bottom + 15, look.muted);
+  else write(g, xLabel, (box.left + box.right) / 2, box.bottom + 38, look.muted, FONT, "center");
+  if (filled) bands(g, lines, scale, look);
   else lines.forEach((line, i) => curve(g, line, i, scale, look));
   names(g, panel, lines, box, scale, look);
 }
@@ -78,6 +88,10 @@ function stack(curves, choice) {
     below = y;
     return line;
   });
+}
+
+function laneLines(panels, curves) {
+  return panels.flatMap((panel, i) => (panel.kind === "lane" ? stack(curves[i], 0) : []));
 }
 
 function range(arrays, fromZero) {
@@ -123,7 +137,7 @@ function write(g, text, x, y, color, font = FONT, align = "left") {
   g.font = FONT;
 }
 
-function frame(g, box, look, scale, [xTicks, xTexts], [yTicks, yTexts], xLabel) {
+function frame(g, box, look, scale, [xTicks, xTexts], [yTicks, yTexts]) {
   g.setLineDash([]);
   g.lineWidth = 1;
   yTicks.forEach((value, i) => {
@@ -136,7 +150,13 @@ function frame(g, box, look, scale, [xTicks, xTexts], [yTicks, yTexts], xLabel) 
     segment(g, x, box.bottom, x, box.bottom + 4, look.muted);
     write(g, xTexts[i], x, box.bottom + 15, look.muted, FONT, "center");
   });
-  write(g, xLabel, (box.left + box.right) / 2, box.bottom + 38, look.muted, FONT, "center");
+}
+
+function titleWidth(g, title) {
+  g.font = BOLD;
+  const { width } = g.measureText(title);
+  g.font = FONT;
+  return width;
 }
 
 function segment(g, x1, y1, x2, y2, color) {
@@ -202,6 +222,7 @@ function labelRoom(g, series) {
 }
 
 function names(g, panel, lines, box, scale, look) {
+  const filled = panel.kind !== "lines";
   const labels = [];
   lines.forEach((line, index) => {
     const last = line.y.findLastIndex(Number.isFinite);
@@ -221,7 +242,7 @@ function names(g, panel, lines, box, scale, look) {
   labels.forEach(({ index, y }) => {
     const x = box.right + 10;
     g.strokeStyle = g.fillStyle = look.colors[index % look.colors.length];
-    if (panel.kind === "stacked") {
+    if (filled) {
       g.fillRect(x, y - 6, 14, 12);
     } else {
       g.lineWidth = 2.4;
@@ -232,7 +253,7 @@ function names(g, panel, lines, box, scale, look) {
       g.stroke();
       g.setLineDash([]);
     }
-    const start = x + (panel.kind === "stacked" ? 19 : SWATCH);
+    const start = x + (filled ? 19 : SWATCH);
     write(g, fit(g, panel.series[index], g.width - start), start, y, look.ink);
   });
 }

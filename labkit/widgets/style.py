@@ -60,7 +60,8 @@ def label_axes(axes: Axes, title: str, x_label: str, y_label: str) -> None:
     The label of the y axis stands level under the title: nobody has to turn the head.
     """
     axes.set_facecolor(BACKGROUND)
-    axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", color=INK, pad=25)
+    pad = 25 if y_label else 6
+    axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", color=INK, pad=pad)
     axes.annotate(
         y_label,
         (0, 1),

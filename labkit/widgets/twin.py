@@ -15,12 +15,13 @@ import numpy
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from labkit.table import Table
 from labkit.widgets import style
 from labkit.widgets.feed import History, Panel
 
-_PANEL, _ROW, _EDGE = 2.7, 0.3, 0.12  # heights in inches
+_PANEL, _LANE, _ROW, _EDGE = 2.7, 1.25, 0.3, 0.12  # heights in inches
 _WIDTH, _CHARACTER, _BETWEEN = 9.2, 0.092, 0.32  # widths in inches
 _LINE = 100  # characters
 
@@ -44,7 +45,8 @@ def twin(
 def draw(panels: Sequence[Panel], history: History, table: Table | None, headline: str) -> Figure:
     """Return one row of axes for each panel, one column for each x label, and the table."""
     columns = max(len(panel.x_labels) for panel in panels)
-    above = _PANEL * len(panels)
+    heights = [_LANE if panel.kind == "lane" else _PANEL for panel in panels]
+    above = sum(heights)
     rows = [table.headers, *table.rows] if table else []
     last = textwrap.wrap(f"{headline} {table.note if table else ''}", _LINE)
     below = _ROW * (len(rows) + len(last)) + 2 * _EDGE
@@ -53,13 +55,16 @@ def draw(panels: Sequence[Panel], history: History, table: Table | None, headlin
     top, bottom = parts
     for part in parts:
         part.set_facecolor(style.BACKGROUND)
-    grid = top.add_gridspec(len(panels), columns)
-    labels = []
+    grid = top.add_gridspec(len(panels), columns, height_ratios=heights)
+    labels, lanes = [], []
     for index, panel in enumerate(panels):
         wide = len(panel.x_labels) < columns
         for choice in range(len(panel.x_labels)):
             axes = top.add_subplot(grid[index, :] if wide else grid[index, choice])
             labels.append((axes, _draw_panel(axes, index, panel, history, choice)))
+            if panel.kind == "lane":
+                lanes.append(axes)
+    _align(lanes)
     _draw_table(bottom, rows, last, below)
     fig.draw_without_rendering()  # settles the layout, which the labels' distances depend on
     for axes, ends in labels:
@@ -85,14 +90,27 @@ def _draw_panel(
     axes: Axes, index: int, panel: Panel, history: History, choice: int
 ) -> list[tuple[str, float, str]]:
     """Draw the curves; return what `style.label_lines` is to write beside them."""
-    style.label_axes(axes, panel.title, panel.x_labels[choice], panel.y_label)
+    if panel.kind == "lane":
+        style.label_axes(axes, f"{panel.title}: {panel.y_label}", panel.x_labels[choice], "")
+    else:
+        style.label_axes(axes, panel.title, panel.x_labels[choice], panel.y_label)
     curves = [history.curve(index, series, choice) for series in range(len(panel.series))]
-    draw = _draw_bands if panel.kind == "stacked" else _draw_lines
+    draw = _draw_lines if panel.kind == "lines" else _draw_bands
     axes.margins(x=0)
     labels = draw(axes, panel.series, curves)
     if labels:
         axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
     return labels
+
+
+def _align(lanes: Sequence[Axes]) -> None:
+    """Give all lanes one scale, and the name of the x axis to the last one."""
+    for axes in lanes:
+        axes.set_xlim(0, max(each.get_xlim()[1] for each in lanes))
+        axes.set_ylim(0, max(each.get_ylim()[1] for each in lanes))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=2, steps=[1, 2, 5, 10]))
+        if axes is not lanes[-1]:
+            axes.set_xlabel("")
 
 
 def _draw_lines(axes: Axes, names: Sequence[str], curves: Sequence[Any]) -> list[Any]:

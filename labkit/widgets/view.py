@@ -23,10 +23,11 @@ def _as_bytes(history: bytearray, _widget: object) -> bytes:
 def as_message(status: Status, table: Table | None, state: str, error: str = "") -> dict[str, Any]:
     """Return what the browser shows beside the curves, in types that JSON knows."""
     notes = (status.note, table.note if table else "")
+    progress = status.progress
     return {
         "state": state,
         "error": error,
-        "progress": min(max(float(status.progress), 0.0), 1.0),
+        "progress": None if progress is None else min(max(float(progress), 0.0), 1.0),
         "minutes_left": status.minutes_left,
         "headers": table.headers if table else (),
         "table": table.rows if table else (),

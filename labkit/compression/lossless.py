@@ -1,0 +1,210 @@
+"""Lossless pruning: remove the channels that provably do nothing. No data, no fine-tuning.
+
+The proof, for one channel. Whoever reads it is a linear or convolution layer; what it adds to that
+layer's output is its column of the weight times its values. It may go
+
+1. if that column is zero: it is never read;
+2. if its values are 0 for every input: it adds nothing;
+3. if its values are one constant c for every input and position: it adds a constant, the column
+   summed up times c, which moves into the reader's bias. Not if the reader pads with zeros: at the
+   border it reads 0 in place of c, and no bias can say that. Such a channel stays.
+
+Values are constant where the lowest and the highest value meet (`intervals`): behind a batch norm
+whose scale is zero, a row of zeros, or a ReLU whose input is never positive. With nothing known of
+the input, the first two are found. With a range (pixels from 0 to 1, say) ReLUs are found that no
+image in the range can wake. The proof holds for that range, in evaluation mode, up to rounding.
+
+Do not expect much of a healthy network; after training with a penalty on the scales (Liu et al.,
+"Network Slimming", 2017), or with strong weight decay, whole layers' worth may go.
+"""
+
+import copy
+from collections import Counter
+from dataclasses import dataclass
+from math import inf, isinf
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from labkit.compression.graph import ChannelGraph, channel_graph
+from labkit.compression.intervals import bounds, channel_dim, pads_with_zeros
+from labkit.compression.structured import Keep, remove_channels
+from labkit.compression.trace import Example
+from labkit.table import Table
+
+# What can be said of a channel, from worst to best; the reader that says least decides.
+VARIES, PADDED, CONSTANT, ZERO, UNREAD = range(5)
+WHY = {
+    PADDED: "stays: constant, but what reads it pads with zeros, has groups or is shared",
+    CONSTANT: "constant: moved into the next layer's bias",
+    ZERO: "always zero",
+    UNREAD: "never read: the weights that would are zero",
+}
+LAST = "stays: a layer needs one channel"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Some channels of one group of layers, and what was found of them."""
+
+    layer: str
+    channels: int
+    of: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Lossless:
+    """The smaller model, in evaluation mode, and what was found. Prints as a table."""
+
+    model: nn.Module
+    findings: tuple[Finding, ...]
+    note: str
+
+    @property
+    def removed(self) -> int:
+        """Number of channels that were removed; joined ones count once."""
+        return sum(f.channels for f in self.findings if not f.why.startswith("stays"))
+
+    def table(self) -> Table:
+        """Return the findings as a table."""
+        rows = tuple((f.layer, str(f.channels), str(f.of), f.why) for f in self.findings)
+        return Table(("layer", "channels", "of", "why"), rows, self.note)
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A layer that reads channels: what its input is, and which of it can count."""
+
+    name: str
+    units: Tensor  # (inputs,) the unit of each input channel
+    low: Tensor  # (inputs,)
+    high: Tensor
+    weight: Tensor  # (rows, inputs / groups), the kernel summed up
+    used: Tensor  # bool (inputs,): some weight is not zero
+    has_bias: bool  # a constant can move into it
+
+    def verdicts(self) -> Tensor:
+        """Return for each input channel what can be said of it."""
+        verdicts = torch.full_like(self.units, VARIES)
+        verdicts[self.low == self.high] = CONSTANT if self.has_bias else PADDED
+        verdicts[(self.low == 0) & (self.high == 0)] = ZERO
+        verdicts[~self.used] = UNREAD
+        return verdicts
+
+
+def remove_lossless(
+    model: nn.Module, example: Example, *, low: float = -inf, high: float = inf
+) -> Lossless:
+    """Remove all channels that provably do nothing for inputs from low to high.
+
+    The smaller model gives the same outputs up to rounding, in evaluation mode. It is looked at
+    again after each removal: a row that goes may leave a column that nobody reads.
+
+    Args:
+        model: any module that torch.fx can trace; left untouched.
+        example: an input (batch first), or a tuple of inputs; only its shape matters.
+        low: smallest number that an input may hold; by default nothing is known of it.
+        high: largest number that an input may hold.
+
+    Raises:
+        TypeError: `model` is not a module.
+        ValueError: the model cannot be traced or overwrites what it reads again, or low > high.
+    """
+    smaller, sizes = copy.deepcopy(model).eval(), dict[str, int]()
+    removed = Counter[tuple[str, int]]()
+    while True:
+        graph = channel_graph(smaller, example)
+        readers = _readers(graph, low, high)
+        verdicts = _verdicts(graph, readers)
+        keep = {name: _keep(verdicts[group.units]) for name, group in graph.groups.items()}
+        for name, group in graph.groups.items():
+            sizes.setdefault(name, len(group.units))
+            removed.update((name, int(v)) for v in verdicts[group.units][~keep[name]])
+        if all(stays.all() for stays in keep.values()):
+            break
+        shifts = _shifts(graph, readers, keep)
+        smaller = remove_channels(smaller, graph, keep)
+        _move(smaller, shifts)
+    stays = {n: verdicts[group.units] for n, group in graph.groups.items()}
+    findings = [Finding(n, k, sizes[n], WHY[v]) for (n, v), k in sorted(removed.items())]
+    for name, left in stays.items():
+        for why, count in ((WHY[PADDED], left == PADDED), (LAST, left >= CONSTANT)):
+            if count.any():
+                findings.append(Finding(name, int(count.sum()), sizes[name], why))
+    known = "any input" if isinf(low) and isinf(high) else f"inputs from {low:g} to {high:g}"
+    return Lossless(smaller, tuple(findings), f"proved for {known}, in evaluation mode")
+
+
+def _readers(graph: ChannelGraph, low: float, high: float) -> list[_Reader]:
+    known = bounds(graph.operations, low, high)
+    names = {id(tensor): name for name, tensor in graph.model.named_parameters()}
+    columns = {place.tensor: place.units for place in graph.places if place.role == "reads"}
+    calls = Counter(op.module for op in graph.operations)
+    holders = Counter(id(p) for m in graph.model.modules() for p in m._parameters.values())
+    readers = []
+    for op in graph.operations:
+        layer: Any = op.module
+        if op.kind not in {"conv", "linear"} or names[id(layer.weight)] not in columns:
+            continue
+        groups = getattr(layer, "groups", 1)
+        units = columns[names[id(layer.weight)]].repeat(groups)
+        given = known[op.node.all_input_nodes[0]]
+        given = given.along(channel_dim(op), len(units))
+        weight = layer.weight.detach().double().cpu()
+        weight = weight.reshape(*weight.shape[:2], -1)
+        used = torch.cat([(part != 0).any(2).any(0) for part in weight.chunk(groups)])
+        alone = calls[layer] == 1 == holders[id(layer.weight)]
+        alone &= layer.bias is None or holders[id(layer.bias)] == 1
+        fits = alone and groups == 1 and not (op.kind == "conv" and pads_with_zeros(op))
+        name = str(op.node.target)
+        readers.append(_Reader(name, units, given.low, given.high, weight.sum(2), used, fits))
+    return readers
+
+
+def _verdicts(graph: ChannelGraph, readers: list[_Reader]) -> Tensor:
+    """Return for each unit what its readers agree on."""
+    verdicts = torch.full((graph.count,), UNREAD)
+    for reader in readers:
+        verdicts.scatter_reduce_(0, reader.units, reader.verdicts(), "amin")
+    return verdicts
+
+
+def _keep(verdicts: Tensor) -> Tensor:
+    """Keep what varies; of a layer with nothing else the first channel, for it needs one."""
+    stays = verdicts < CONSTANT
+    stays[0] |= not stays.any()
+    return stays
+
+
+def _shifts(graph: ChannelGraph, readers: list[_Reader], keep: Keep) -> dict[str, Tensor]:
+    """Return name of layer -> what the removed constants add to the outputs that stay."""
+    stays = torch.ones(graph.count, dtype=torch.bool)
+    for name, chosen in keep.items():
+        stays[graph.groups[name].units] = chosen
+    rows = {p.tensor: stays[p.units] for p in graph.places if p.role == "makes"}
+    names = {id(tensor): name for name, tensor in graph.model.named_parameters()}
+    shifts = {}
+    for reader in readers:
+        gone = ~stays[reader.units] & reader.used & (reader.low != 0)
+        if gone.any():
+            weight = graph.model.get_submodule(reader.name).weight
+            shift = reader.weight[:, gone] @ reader.low[gone]
+            shifts[reader.name] = shift[rows[names[id(weight)]]]
+    return shifts
+
+
+@torch.no_grad()
+def _move(model: nn.Module, shifts: dict[str, Tensor]) -> None:
+    """Add the shifts to the biases of `model` itself; a layer without one gets one."""
+    for name, shift in shifts.items():
+        layer: Any = model.get_submodule(name)
+        old = torch.zeros(len(shift)) if layer.bias is None else layer.bias
+        bias = old.double().cpu() + shift
+        layer.bias = nn.Parameter(bias.to(layer.weight), layer.weight.requires_grad)

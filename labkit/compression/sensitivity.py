@@ -1,0 +1,58 @@
+"""Which layers can be pruned hard, and which not at all? Prune one group at a time and look.
+
+The scan takes nothing for granted: it removes channels of one group, evaluates the smaller model
+without any fine-tuning, and goes on to the next. Layers differ widely, so a ratio for each group
+(`choose` takes one) loses less than the same ratio everywhere. What it does not see is how groups
+act together: the losses of several groups do not add up.
+
+Source: the scan of Li et al., "Pruning Filters for Efficient ConvNets", 2017, section 3.2.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from labkit.compression.criteria import Scores
+from labkit.compression.graph import ChannelGraph
+from labkit.compression.structured import choose, remove_channels
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What one group's pruning alone did: `value` of the smaller model, `before` of the whole."""
+
+    group: str
+    ratio: float
+    kept: int
+    channels: int
+    value: float
+    before: float
+
+
+def sensitivity(
+    model: nn.Module,
+    graph: ChannelGraph,
+    scores: Scores,
+    measure: Callable[[nn.Module], float],
+    ratios: Sequence[float] = (0.25, 0.5, 0.75),
+) -> Iterator[Sensitivity]:
+    """Yield a Sensitivity for each group and ratio, as soon as it is measured.
+
+    Args:
+        model: what `graph` was made of; left untouched.
+        graph: from `channel_graph`.
+        scores: which channels go first; from one of `criteria`.
+        measure: model -> accuracy or loss, such as `lambda m: evaluate(m, batches)`.
+        ratios: shares of the group's channels to remove, each from 0 up to 1 (excluded).
+
+    Raises:
+        ValueError: while iterating: a ratio out of range, or scores of another graph.
+    """
+    before = measure(model)
+    for group in scores:
+        for ratio in ratios:
+            keep = choose(scores, {group: ratio})
+            value = measure(remove_channels(model, graph, keep))
+            count = int(keep[group].sum())
+            yield Sensitivity(group, ratio, count, len(keep[group]), value, before)

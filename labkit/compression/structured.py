@@ -1,0 +1,231 @@
+"""Structured pruning: remove whole channels, and the model really becomes smaller and faster.
+
+A channel is a row of one layer's weight and a column of each next one's, so removing half of them
+everywhere leaves a quarter of the multiplications. The result is an ordinary model of the same
+class with narrower layers: it trains, exports and quantizes like any other. It computes exactly
+what the model would with those channels masked by zeros, so what it loses is known before.
+
+    graph = channel_graph(model, images[:1])
+    keep = choose(taylor_scores(graph, batches), ratio=0.5, multiple=8)
+    smaller = remove_channels(model, graph, keep)      # then fine-tune it
+
+Time follows the multiplications only as far as the kernels like the new widths: vector units work
+on 8 or 16 channels at once, so 17 channels can cost what 32 do. `multiple` rounds to such widths.
+Layers that are thin or shallow gain less: reading and writing activations stays. For attention
+heads, other criteria or recurrent layers, take torch-pruning (see `graph`).
+"""
+
+import copy
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from labkit.compression.criteria import Scores
+from labkit.compression.graph import ChannelGraph, Place
+from labkit.facts import check_positive_int
+from labkit.measure import flops
+
+Keep = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of a model: number of parameters, and operations of one forward pass of the example."""
+
+    parameters: int
+    flops: int
+
+
+def choose(
+    scores: Scores,
+    ratio: float | Mapping[str, float],
+    *,
+    together: bool = False,
+    multiple: int = 1,
+) -> Keep:
+    """Return name of group -> bool (units,): which units stay, those of the highest scores.
+
+    At least one unit of each group stays. Equal scores: the earlier channel stays.
+
+    Args:
+        scores: from one of `criteria`.
+        ratio: share of the units to remove, from 0 up to 1 (excluded): one number, or name of
+            group -> number; groups that are not named stay whole.
+        together: rank the units of all groups in one list, so that some layers lose more than
+            others; else each group loses the same share.
+        multiple: keep a multiple of so many units in each group: the nearest one, at least one,
+            at most what there is.
+
+    Raises:
+        ValueError: a ratio out of range, a group that does not exist, or both `together` and
+            ratios by group.
+    """
+    check_positive_int("multiple", multiple)
+    ratios = _ratios(scores, ratio)
+    if together:
+        if isinstance(ratio, Mapping):
+            raise ValueError("ratio must be one number when the groups are ranked together")
+        every = torch.cat(list(scores.values()))
+        order = every.argsort(descending=True, stable=True)
+        stays = torch.zeros_like(every, dtype=torch.bool)
+        stays[order[: len(every) - round(ratio * len(every))]] = True
+        parts = torch.split(stays, [len(score) for score in scores.values()])
+        counts = {name: int(part.sum()) for name, part in zip(scores, parts, strict=True)}
+    else:
+        counts = {n: len(score) - round(ratios[n] * len(score)) for n, score in scores.items()}
+    return {name: _highest(score, counts[name], multiple) for name, score in scores.items()}
+
+
+def remove_channels(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
+    """Return a copy of the model without the units that do not stay.
+
+    The copy has the class, mode and device of `model`; `model` is left untouched.
+
+    Args:
+        model: what `graph` was made of, as it was or trained since.
+        graph: from `channel_graph`.
+        keep: name of group -> bool (units,), from `choose`; a group that is left out stays.
+
+    Raises:
+        ValueError: `keep` does not fit the graph, or the graph does not fit the model.
+    """
+    stays, smaller = _stays(graph, keep), copy.deepcopy(model)
+    owners = _owners(smaller)
+    for name, places in _by_tensor(graph, smaller).items():
+        old = _tensor(smaller, name)
+        new = old.detach()
+        for place in places:
+            new = new.index_select(place.dim, stays[place.units].nonzero().flatten().to(old.device))
+        if new.ndim == 4 and not old.is_contiguous():  # index_select forgets the memory format
+            new = new.contiguous(memory_format=torch.channels_last)
+        if isinstance(old, nn.Parameter):
+            new = nn.Parameter(new, requires_grad=old.requires_grad)
+        for module, attribute in owners[id(old)]:
+            setattr(module, attribute, new)
+            _fit(module)
+    return smaller
+
+
+@torch.no_grad()
+def mask_channels(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
+    """Return a copy of the model whose units that do not stay are zero, and are read by zeros.
+
+    It computes what `remove_channels` of the same arguments does, and takes as long as before.
+
+    Args and raises: see `remove_channels`.
+    """
+    stays, masked = _stays(graph, keep), copy.deepcopy(model)
+    for name, places in _by_tensor(graph, masked).items():
+        tensor = _tensor(masked, name)
+        for place in places if isinstance(tensor, nn.Parameter) else ():
+            gone = (~stays[place.units]).nonzero().flatten()
+            tensor.index_fill_(place.dim, gone.to(tensor.device), 0.0)
+    return masked
+
+
+def predict_size(graph: ChannelGraph, keep: Keep) -> Size:
+    """Return what `remove_channels` will leave, computed from the numbers of channels alone.
+
+    Args and raises: see `remove_channels`. An empty `keep` gives the size of the whole model.
+    """
+    stays, before = _stays(graph, keep), dict(graph.model.named_parameters())
+    shapes = {name: list(tensor.shape) for name, tensor in before.items()}
+    for place in graph.places:
+        if place.tensor in shapes:
+            shapes[place.tensor][place.dim] = int(stays[place.units].sum())
+    gone = {name: tensor.numel() - prod(shapes[name]) for name, tensor in before.items()}
+    names = {id(tensor): name for name, tensor in before.items()}
+    with torch.enable_grad():  # attention is then not one fused kernel, which cannot be counted
+        operations = flops(lambda: graph.model(*graph.example))
+    for op in graph.operations:
+        if op.kind in {"conv", "linear"} and op.module is not None and op.shape is not None:
+            weight = op.module.weight
+            assert isinstance(weight, Tensor)
+            positions = prod(op.shape) // len(weight)
+            operations -= 2 * positions * gone[names[id(weight)]]
+    return Size(sum(p.numel() for p in before.values()) - sum(gone.values()), operations)
+
+
+def _ratios(scores: Scores, ratio: float | Mapping[str, float]) -> dict[str, float]:
+    given = ratio if isinstance(ratio, Mapping) else dict.fromkeys(scores, ratio)
+    for name, value in given.items():
+        if name not in scores:
+            raise ValueError(f"ratio names the group {name!r}; there are {', '.join(scores)}")
+        if isinstance(value, bool) or not 0 <= value < 1:
+            raise ValueError(f"ratio must be from 0 up to but not 1, got {value!r}")
+    return {name: given.get(name, 0.0) for name in scores}
+
+
+def _highest(score: Tensor, count: int, multiple: int) -> Tensor:
+    count = min(max(round(count / multiple), 1) * multiple, len(score))
+    stays = torch.zeros_like(score, dtype=torch.bool)
+    stays[score.argsort(descending=True, stable=True)[:count]] = True
+    return stays
+
+
+def _stays(graph: ChannelGraph, keep: Keep) -> Tensor:
+    """Return for each unit of the graph whether it stays."""
+    stays = torch.ones(graph.count, dtype=torch.bool)
+    for name, chosen in keep.items():
+        group = graph.groups.get(name)
+        if group is None:
+            raise ValueError(f"keep names the group {name!r}; there are {', '.join(graph.groups)}")
+        if chosen.dtype != torch.bool or chosen.shape != group.units.shape or not chosen.any():
+            raise ValueError(
+                f"keep[{name!r}] must be bool ({len(group.units)},) with a true entry, "
+                f"got {chosen.dtype} {tuple(chosen.shape)} with {int(chosen.sum())} true"
+            )
+        stays[group.units] = chosen.cpu()
+    return stays
+
+
+def _by_tensor(graph: ChannelGraph, model: nn.Module) -> dict[str, list[Place]]:
+    """Return the places of each tensor, after a look whether the model has such tensors."""
+    found: dict[str, list[Place]] = defaultdict(list)
+    for place in graph.places:
+        wanted = tuple(_tensor(graph.model, place.tensor).shape)
+        try:
+            shape: tuple[int, ...] | None = tuple(_tensor(model, place.tensor).shape)
+        except AttributeError:
+            shape = None
+        if shape != wanted:
+            raise ValueError(
+                f"graph is of another model: {place.tensor} is {wanted} there and "
+                f"{shape or 'missing'} here"
+            )
+        found[place.tensor].append(place)
+    return found
+
+
+def _tensor(model: nn.Module, name: str) -> Tensor:
+    holder, _, attribute = name.rpartition(".")
+    tensor = getattr(model.get_submodule(holder), attribute)
+    assert isinstance(tensor, Tensor)
+    return tensor
+
+
+def _owners(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
+    """Return id of tensor -> all modules that hold it, and under which name."""
+    found: dict[int, list[tuple[nn.Module, str]]] = defaultdict(list)
+    for module in model.modules():
+        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            found[id(tensor)].append((module, name))
+    return found
+
+
+def _fit(module: nn.Module) -> None:
+    """Set the numbers that a layer keeps of its own shape."""
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.modules.conv._ConvNd):
+        rows, columns = module.weight.shape[:2]
+        if module.groups == module.in_channels > 1:  # depthwise
+            module.groups = rows * module.groups // module.out_channels
+        module.out_channels, module.in_channels = rows, columns * module.groups
+    elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+        held = module.running_mean if module.running_mean is not None else module.weight
+        module.num_features = len(held)

@@ -1,0 +1,279 @@
+"""Notebook 11: what its results mean, and the checks of its exercises."""
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+
+import torch
+from torch import Tensor, nn
+
+from labkit.distributed import launch
+from labkit.distributed.efficiency import StepCost
+from labkit.distributed.ring import ring_bytes
+from labkit.lessons import ranks_11
+from labkit.lessons.check import exercise, wrong_number
+from labkit.lessons.lesson import Prediction
+from labkit.lessons.prose import Prose
+from labkit.lessons.ranks_11 import CEILING, STEPS, Optimizers, Span
+from labkit.measure import Estimate, paired_ratio
+from labkit.measure.statistics import mean_interval
+from labkit.table import Table
+
+ENOUGH = 0.9
+"""Of the ceiling: what two processes should reach."""
+SAME = 1e-3  # of the way that the weights went: rounding is far below, another algorithm far above
+
+
+def nothing(model: nn.Module) -> None:
+    """Average nothing."""
+
+
+def against_one_process(
+    optimizers: Optimizers, averages: Mapping[str, tuple[str, Callable[[nn.Module], object]]]
+) -> Table:
+    """Train in each way on two ranks, and say whether the weights are those of one process.
+
+    Args:
+        optimizers: {name: makes one from the parameters}.
+        averages: {name: ("gradients" or "weights", what averages them)}.
+    """
+    alone = launch(
+        ranks_11.weights_of, 1, optimizers=optimizers, averages={"": ("gradients", nothing)}
+    )[0]
+    ranks = launch(ranks_11.weights_of, 2, optimizers=optimizers, averages=averages)
+    rows = []
+    for way in averages:
+        words = [_word([rank[name, way] for rank in ranks], alone[name, ""]) for name in optimizers]
+        rows.append((way, *words))
+    return Table(("the ranks average", *optimizers), tuple(rows))
+
+
+def _word(ranks: Sequence[Tensor], alone: Tensor) -> str:
+    """Say how the ranks' weights after training compare with those of one process."""
+    length = torch.linalg.vector_norm
+    if length(ranks[0] - ranks[1]) > SAME * length(alone):
+        return "the ranks differ"
+    if length(ranks[0] - alone) > SAME * length(alone):
+        return "differs from one process"
+    return "same as one process"
+
+
+Trained = tuple[float, int, int]
+"""What a rank tells after training: accuracy, bytes sent, steps."""
+
+
+def read_training(ranks: Sequence[Trained | None], alone: Trained, gradient: int) -> Prose:
+    """Return what a training on all ranks reached and sent.
+
+    Args:
+        ranks: of each; None if it was stopped.
+        alone: of one process with the joined batch.
+        gradient: bytes.
+    """
+    done = [rank for rank in ranks if rank is not None]
+    if len(done) < len(ranks):
+        return Prose("The training was stopped before its end: run the two cells above again.")
+    _, sent, steps = done[0]
+    predicted = ring_bytes(gradient, len(done))
+    right = "as the arithmetic said" if sent == steps * predicted else "not what arithmetic said"
+    accuracies = ", ".join(f"{accuracy:.1%}" for accuracy, *_ in done)
+    return Prose(
+        f"**{sent / steps / 1e3:,.0f} kB a step from each rank, {right}** "
+        f"({predicted / 1e3:,.0f} kB); {sent / 1e6:,.1f} MB in all. The ranks' accuracies are "
+        f"{accuracies}: their weights are the same, but each has gathered batch norm's statistics "
+        f"from its own images (notebook 12). One process with the joined batch: {alone[0]:.1%}."
+    )
+
+
+def shares(times: Mapping[str, Sequence[float]]) -> dict[str, Estimate]:
+    """Return what part of the ceiling's speed each way has. The first is the ceiling."""
+    ceiling = next(iter(times.values()))
+    return {name: paired_ratio(ceiling, seconds) for name, seconds in times.items()}
+
+
+def ways_table(times: Mapping[str, Sequence[float]]) -> Table:
+    """Return the ways with their time, the ceiling first."""
+    rows = []
+    for name, share in shares(times).items():
+        middle = sorted(times[name])[len(times[name]) // 2]
+        ratio = "1" if name == CEILING else f"{share:.2f}"
+        rows.append((name, f"{1e3 * middle / STEPS:.1f}", ratio))
+    n = len(times[CEILING])
+    note = f"n = {n}, each {STEPS} steps of both ranks, taken in turn; the slower rank counts"
+    return Table(("way", "ms a step", "of the ceiling (95 %)"), tuple(rows), note=note)
+
+
+def figures(times: Mapping[str, Sequence[float]]) -> dict[str, tuple[Estimate, str]]:
+    """Return what goes to the scoreboard."""
+    return {
+        f"{name}, of the ceiling": (share, "")
+        for name, share in shares(times).items()
+        if name != CEILING
+    }
+
+
+def read_ways(times: Mapping[str, Sequence[float]]) -> Prose:
+    """Return which way comes nearest to the ceiling, and what the naive way costs."""
+    share = {name: one for name, one in shares(times).items() if name != CEILING}
+    best = max(share, key=lambda name: share[name].value)
+    estimate = share[best]
+    if estimate.low >= ENOUGH:
+        words = f"reaches {ENOUGH:.0%} of the ceiling: the whole interval lies above"
+    elif estimate.high < ENOUGH:
+        words = f"stays below {ENOUGH:.0%} of the ceiling here: the whole interval lies below"
+    else:
+        words = f"may reach {ENOUGH:.0%} of the ceiling here, or not: the interval holds both"
+    text = f"**{best} comes nearest, with {estimate:.2f}; it {words}.**"
+    if "naive" in share and "one message" in share:
+        gap = paired_ratio(times["naive"], times["one message"])
+        text += (
+            f"\n\nThe naive way sends the same bytes in many messages. One message is {gap:.2fx} "
+            f"as fast{_but(gap)}: each message costs its latency, and each makes every rank wait "
+            "for the slowest."
+        )
+    return Prose(text)
+
+
+def _but(ratio: Estimate) -> str:
+    if ratio.low > 1:
+        return ""
+    return ", which shows no gain here" if ratio.high > 1 else ", and slower here"
+
+
+def read_timeline(spans: Sequence[Span]) -> Prose:
+    """Return how much of the sending happened behind the backward pass."""
+    sending = [span for span in spans if span.what == "sending"]
+    end = max(span.end for span in spans if span.what == "backward")
+    last = max(
+        (s.end for s in spans if s.what in ("forward", "backward", "optimizer")), default=end
+    )
+    begun = sum(span.start < 0.999 * end for span in sending)
+    total = sum(span.end - span.start for span in sending)
+    return Prose(
+        f"The gradient left in {len(sending)} messages, {begun} of them while this rank still was "
+        f"in its backward pass. Some message was on its way for {1e3 * total:.1f} ms of a step of "
+        f"{1e3 * last:.1f} ms. A bar holds waiting, too: a message ends when the *other* rank has "
+        "come as far. The optimizer starts when the last message is there."
+    )
+
+
+def read_scaling(times: Mapping[str, Sequence[float]], ranks: int, guess: Prediction) -> Prose:
+    """Return strong and weak scaling, threads against processes, and the prediction.
+
+    Args:
+        times: as `ranks_11.time_scaling` returns them.
+        ranks: how many there were.
+        guess: of how many times faster all processes are than one, for the same images.
+    """
+    strong = paired_ratio(times["alone, all"], times["processes"])
+    weak = paired_ratio(times["alone"], times["processes"])
+    threads = paired_ratio(times["alone, all"], times["threads"])
+    between = paired_ratio(times["threads"], times["processes"])
+    if between.low > 1:
+        winner = "Processes beat threads here: a thread team meets after every layer, ranks once."
+    elif between.high < 1:
+        winner = "Threads beat processes here."
+    else:
+        winner = "Between threads and processes this measurement can't tell."
+    return Prose(
+        f"- **Strong scaling**, the same images on {ranks} processes: {strong:.2fx} as fast as one "
+        "process with one thread\n"
+        f"- **Weak scaling**, as many images for *each*: {weak:.2f} of one process's pace (1 would "
+        "be perfect)\n"
+        f"- **Threads**, one process with {ranks}: {threads:.2fx} as fast as with one\n"
+        f"- **Processes over threads**: {between:.2fx}\n\n"
+        f"{winner}\n\n{guess.against(strong)}"
+    )
+
+
+def read_small(times: Mapping[str, Sequence[float]], ranks: int) -> Prose:
+    """Return whether data parallel pays for a tiny network.
+
+    Args:
+        times: of the ceiling and one way, at the same batch a rank.
+        ranks: how many there were.
+    """
+    (name, share), *_ = [(n, one) for n, one in shares(times).items() if n != CEILING]
+    gain = f"{ranks} x {share.value:.2f} = {ranks * share.value:.2f}"
+    if ranks * share.high < 1:
+        verdict = (
+            f"{ranks} ranks together do {gain} times the work of one: **one process alone is faster"
+        )
+    elif ranks * share.low > 1:
+        verdict = f"{ranks} ranks together still do {gain} times the work of one: **it pays"
+    else:
+        verdict = f"{ranks} ranks together do about {gain} times the work of one: **can't tell"
+    return Prose(f"{name} keeps {share:.2f} of the ceiling. {verdict}.**")
+
+
+def read_rules(ranks: Sequence[Mapping[str, Mapping[int, float]]]) -> Prose:
+    """Return what each rule for the learning rate costs in accuracy.
+
+    Args:
+        ranks: for each rank {rule: {seed: accuracy}}; the first rule is the small batch.
+    """
+    rules = {name: {s: a for rank in ranks for s, a in rank[name].items()} for name in ranks[0]}
+    (first, small), *others = rules.items()
+    rows = ["| | accuracy | against the small batch |", "|---|---|---|"]
+    rows.append(f"| {first} | {fmean(small.values()):.1%} | |")
+    lost = {}
+    for name, accuracies in others:
+        points = [100 * (accuracies[seed] - small[seed]) for seed in small]
+        lost[name] = mean_interval(points)
+        rows.append(f"| {name} | {fmean(accuracies.values()):.1%} | {lost[name]:+.1f} points |")
+    return Prose("\n".join([*rows, "", _rules_verdict(lost)]))
+
+
+def _rules_verdict(lost: Mapping[str, Estimate]) -> str:
+    same, *scaled = lost.values()
+    best = max(scaled, key=lambda estimate: estimate.value)
+    if same.high < 0 and best.low > same.high:
+        return (
+            "**The same rate is too small for the large batch:** so many times fewer steps, each "
+            "as short as before, do not get as far. A larger rate brings most of it back."
+        )
+    if best.high < 0:
+        return "**The large batch costs accuracy here, whatever the rate.** It takes fewer steps."
+    return "**This measurement can't tell the rules apart:** more seeds or epochs would."
+
+
+# ---- exercises
+
+
+@exercise(
+    hint="The joined batch has 4 samples. Add up their gradients and divide by 4.",
+    praise="Each rank weighs as much as it has samples. DistributedDataParallel gives all ranks "
+    "the same weight, so parts must be equal, or the losses scaled: `joined_mean` does that.",
+)
+def uneven_mean(answer: object) -> str | None:
+    """Check the joined mean of 3 samples with mean gradient 1 and one with 5."""
+    if answer in (3, 3.0) and not isinstance(answer, bool):
+        return "That is the mean of the two means: the single sample would weigh as much as three."
+    return wrong_number(answer, 2.0, 1e-9, "Weigh each rank by its number of samples.")
+
+
+@exercise(
+    hint="4 bytes a parameter. In a ring of n ranks each sends 2 (n - 1) / n times the tensor.",
+    praise="Whatever the number of ranks, each sends less than twice the gradient a step.",
+)
+def resnet_bytes(answer: object) -> str | None:
+    """Check the bytes that each of 8 ranks sends a step for 11,689,512 parameters in fp32."""
+    size = 4 * 11_689_512
+    if wrong_number(answer, size, 1e-3, "") is None:
+        return "That is the gradient's size, once."
+    if wrong_number(answer, 7 * size, 1e-3, "") is None:
+        return "That is what it takes to send it to each of the 7 others: the ring does better."
+    return wrong_number(answer, ring_bytes(size, 8), 1e-3, "Count in bytes, not in megabytes.")
+
+
+@exercise(
+    hint="`cost.efficiency(batch, ranks)` is the share of computing. Try 1, 2, 4, 8, …",
+    praise="Below that batch you pay for ranks that mostly wait.",
+)
+def smallest_batch(answer: object, cost: StepCost) -> str | None:
+    """Check the smallest power of two a rank at which 8 ranks compute 90 % of the time."""
+    right = cost.smallest_batch(ENOUGH, 8)
+    if isinstance(answer, int | float) and not isinstance(answer, bool) and answer > right:
+        if answer < 2**60 and answer == cost.smallest_batch(ENOUGH, 64):
+            return f"{answer} is for 64 ranks."
+        return f"{answer:g} does it, but a smaller power of two does, too."
+    return wrong_number(answer, right, 0, "There the share is still below 90 %.")

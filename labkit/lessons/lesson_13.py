@@ -1,0 +1,241 @@
+"""Notebook 13: what its results mean, and the checks of its exercises."""
+
+from collections.abc import Mapping, Sequence
+from math import isnan
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from labkit.compare import Verdict
+from labkit.distributed.plan import amount
+from labkit.distributed.schedules import Block, bubble, idle
+from labkit.distributed.sharding import StateBytes, zero_bytes
+from labkit.lessons.check import exercise, wrong_number
+from labkit.lessons.lesson import Prediction
+from labkit.lessons.prose import Prose
+from labkit.measure import Estimate, paired_ratio
+from labkit.table import Table
+
+TOLERANCE = 1e-5
+KINDS = ("weights", "gradients", "optimizer")
+GB = 10**9
+
+Gradients = Mapping[str, Tensor]
+Result = tuple[float, Gradients]
+Trained = tuple[Sequence[float], StateBytes]
+Raced = tuple[Mapping[str, Sequence[float]], Mapping[str, Sequence[float]]]
+
+
+def joined(results: Sequence[Result]) -> Result:
+    """Return the loss, and the gradients of all stages of a pipeline as of one model."""
+    return results[0][0], {name: g for _, mine in results for name, g in mine.items()}
+
+
+def equal(result: Result, expected: Result) -> bool:
+    """Say whether loss and gradients are equal to 1e-5, relative to the loss or largest gradient.
+
+    Args:
+        result, expected: (loss, {name: gradient}).
+    """
+    (loss, gradients), (right_loss, right) = result, expected
+    bound = TOLERANCE * max(float(g.abs().max()) for g in right.values())
+    return (
+        abs(loss - right_loss) <= TOLERANCE * abs(right_loss)
+        and gradients.keys() == right.keys()
+        and all(gradients[n].shape == g.shape for n, g in right.items())
+        and all(float((gradients[n] - g).abs().max()) <= bound for n, g in right.items())
+    )
+
+
+def same_weights(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    """Say whether two {name: weight} are the same to the bit."""
+    return first.keys() == second.keys() and all(torch.equal(first[n], second[n]) for n in first)
+
+
+def same_losses(results: Sequence[Trained], expected: Sequence[Trained]) -> bool:
+    """Say whether the mean of the ranks' losses is equal to 1e-5 in each step.
+
+    Args:
+        results, expected: for each rank (loss of each step, bytes held).
+    """
+    means = (_over_ranks([losses for losses, _ in ranks]) for ranks in (results, expected))
+    return all(abs(a - b) <= TOLERANCE * abs(b) for a, b in zip(*means, strict=True))
+
+
+def _over_ranks(losses: Sequence[Sequence[float]]) -> list[float]:
+    """Return the mean over ranks; one that sat idle has NaN and does not count."""
+    return [fmean(x for x in step if not isnan(x)) for step in zip(*losses, strict=True)]
+
+
+def read_timelines(measured: Mapping[str, Sequence[Block]], stages: int) -> Prose:
+    """Return the idle share of each measured schedule beside the formula's."""
+    lines, shares = [], []
+    for name, blocks in measured.items():
+        count = 1 + max(block.microbatch for block in blocks)
+        share, formula = idle(blocks), bubble(stages, count)
+        shares.append((count, share))
+        lines.append(f"- **{name}**: {share:.0%} idle; the formula says {formula:.0%}")
+    (_, few), (_, many) = min(shares), max(shares)
+    verdict = (
+        f"One microbatch is no pipeline: one rank works, the other waits ({few:.0%} idle)."
+        if few > many
+        else "This machine was too busy with other work for the bubble to show."
+    )
+    return Prose(
+        "\n".join(lines) + f"\n\n{verdict} What is idle beyond the formula are messages, stages "
+        "that are not equally dear, and what else runs on this machine."
+    )
+
+
+def bytes_table(
+    parameters: int, ranks: int, by_hand: Sequence[Sequence[Trained]], by_torch: Sequence[Trained]
+) -> Table:
+    """Return what the first rank held in each stage of ZeRO, beside the formula.
+
+    Args:
+        parameters: of the whole model.
+        ranks: that share it.
+        by_hand: results of ranks_13.zero, for the stages from 0 on.
+        by_torch: results of ranks_13.by_fully_shard, stage 3.
+    """
+    named = {"data parallel": (0, by_hand[0])}
+    named |= {f"ZeRO-{stage}": (stage, r) for stage, r in enumerate(by_hand) if stage}
+    named["fully_shard"] = (3, by_torch)
+    rows = []
+    for name, (stage, results) in named.items():
+        predicted, held = zero_bytes(parameters, ranks, stage), results[0][1]
+        off = f"{held.total / predicted.total - 1:+.2%}"
+        rows.append((name, *map(amount, held), amount(held.total), amount(predicted.total), off))
+    headers = ("", *KINDS, "together", "predicted", "off by")
+    note = f"Bytes a rank: {parameters:,} parameters on {ranks} ranks, fp32, AdamW."
+    return Table(headers, tuple(rows), note)
+
+
+def layer_ratios(times: Mapping[str, Sequence[float]]) -> dict[int, Estimate]:
+    """Return {width: how many times faster the layer that is split} from ranks_13.layer_times."""
+    widths = [int(name.split()[1]) for name in times if name.startswith("whole")]
+    return {w: paired_ratio(times[f"whole {w}"], times[f"split {w}"]) for w in widths}
+
+
+def read_layers(ratios: Mapping[int, Estimate]) -> Prose:
+    """Return from which width on splitting a layer pays."""
+    calls = {w: Verdict("split", "whole", "step time", ratio).call for w, ratio in ratios.items()}
+    lines = [f"- width {w:,}: **{ratio:.2fx}** as fast as whole" for w, ratio in ratios.items()]
+    paying = [w for w, call in calls.items() if call == "better"]
+    losing = [w for w, call in calls.items() if call == "worse"]
+    if not paying:
+        end = "Splitting pays at none of these widths here: the sums cost more than is saved."
+    elif losing and max(losing) < min(paying):
+        end = (
+            f"Up to width {max(losing):,} the sums cost more than is saved; from {min(paying):,} "
+            "on the layer is dear enough. Work grows with the square of the width, what is sent "
+            "only with the width."
+        )
+    elif not losing:
+        end = "Splitting loses at none of these widths here: messages are cheap on this machine."
+    else:
+        end = "There is no clear border: the machine was busy with other things as well."
+    return Prose("\n".join(lines) + f"\n\n{end}")
+
+
+def read_race(raced: Mapping[str, Sequence[Raced]], guess: Prediction) -> Prose:
+    """Return the verdict of each way over one process, and what splitting costs where it need not.
+
+    Args:
+        raced: {"tensor" or "pipeline": what each rank of ranks_13.race returned, with the ways
+            "one process", "data" and this one}.
+        guess: how many times as fast as one process "tensor" is.
+    """
+    verdicts = race_verdicts(raced)
+    lines = [f"- {verdict}" for verdict in verdicts.values()]
+    lines += ["", guess.against(verdicts["tensor"].estimate), ""]
+    faster = [way for way, verdict in verdicts.items() if verdict.call == "better"]
+    if faster:
+        cores = (
+            "Two processes may use two cores, one process uses one: up to 2x is nothing but that. "
+            f"Something was made of it by: {', '.join(faster)}."
+        )
+    else:
+        cores = "No way is faster than one process, although there are two processes."
+    return Prose("\n".join([*lines, f"{_agreement(raced)} {cores} {_against_data(raced)}"]))
+
+
+def race_verdicts(raced: Mapping[str, Sequence[Raced]]) -> dict[str, Verdict]:
+    """Return {way: verdict of its step time over one process}; "data" is of the first job."""
+    first = next(iter(raced))
+    return {
+        way: _verdict(raced.get(way, raced[first]), way, "one process") for way in ("data", *raced)
+    }
+
+
+def _verdict(ranks: Sequence[Raced], way: str, baseline: str) -> Verdict:
+    times, _ = ranks[0]
+    return Verdict(way, baseline, "step time", paired_ratio(times[baseline], times[way]))
+
+
+def _agreement(raced: Mapping[str, Sequence[Raced]]) -> str:
+    worst = 0.0
+    for ranks in raced.values():
+        means = [_over_ranks([losses[way] for _, losses in ranks]) for way in ranks[0][1]]
+        worst = max([worst, *(max(step) - min(step) for step in zip(*means, strict=True))])
+    if worst <= 1e-3:
+        return f"All ways learn the same: in no step are losses more than {worst:.0e} apart."
+    return f"The losses drift apart by up to {worst:.2g}: something is wrong in one of the ways."
+
+
+def _against_data(raced: Mapping[str, Sequence[Raced]]) -> str:
+    """Compare the ways that save memory with plain data parallel, which does not."""
+    slower = [way for way, r in raced.items() if _verdict(r, way, "data").call == "worse"]
+    if not slower:
+        return "Neither tensor nor pipeline is seen to be slower than plain data parallel here."
+    return (
+        f"Slower than plain data parallel: {', '.join(slower)}. **Where the model fits, splitting "
+        "it does not pay**: it buys memory, not time."
+    )
+
+
+# -- exercises -------------------------------------------------------------------------------
+
+
+@exercise(
+    hint="In fp32: 4 bytes for a weight, 4 for its gradient, and AdamW keeps two more numbers.",
+    praise="And not one activation is counted yet. Most devices have less, so it must be spread.",
+)
+def gigabytes_of_seven_billion(answer: object) -> str | None:
+    """Check the GB of states of 7 billion parameters in fp32 with AdamW."""
+    return wrong_number(answer, 112, 0.005, "Count weight, gradient and both moments; GB are 10⁹.")
+
+
+@exercise(
+    hint="Solve (p - 1) / (m + p - 1) ≤ 0.1 for m, with p = 4; or try with `bubble(4, m)`.",
+    praise="About nine times (p - 1): many microbatches, or a short pipeline.",
+)
+def fewest_microbatches(answer: object) -> str | None:
+    """Check the fewest microbatches with at most 10 % bubble in four stages."""
+    right = next(m for m in range(1, 100) if bubble(4, m) <= 0.1)
+    problem = wrong_number(answer, right, 1e-9, "Look at the bubble again.")
+    if problem is None or not isinstance(answer, int) or isinstance(answer, bool) or answer < 1:
+        return problem
+    if answer > 10**9:
+        return problem
+    share = f"{answer:,} microbatches leave a bubble of {bubble(4, answer):.1%}"
+    return f"{share}. {'Fewer would do.' if answer > right else 'More are needed.'}"
+
+
+@exercise(
+    hint="`zero_bytes(10**9, 8, stage).total / 1e9` for stages 0 to 3; which is the first below 6?",
+    praise="Higher stages would fit too, but stage 3 sends half as much again.",
+)
+def lowest_stage(answer: object) -> str | None:
+    """Check the lowest stage of ZeRO that fits a billion parameters into 8 devices of 6 GB."""
+    if isinstance(answer, bool) or not isinstance(answer, int | float):
+        return f"A number from 0 to 3 is wanted here, not {answer!r}."
+    if answer not in range(4):
+        return "ZeRO has the stages 1, 2 and 3; 0 is plain data parallel."
+    stage = int(answer)
+    need = {s: zero_bytes(10**9, 8, s).total / GB for s in range(4)}
+    right = next(s for s in range(4) if need[s] <= 6)
+    if stage < right:
+        return f"Stage {stage} needs {need[stage]:.1f} GB a device, and there are 6."
+    return None if stage == right else f"Stage {stage} fits, but so does a lower one."

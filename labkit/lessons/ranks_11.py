@@ -1,0 +1,278 @@
+"""Notebook 11: what its ranks do. Each function joins the others and returns plain numbers."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from labkit import models
+from labkit.data import ImageData
+from labkit.distributed import World, init
+from labkit.distributed.buckets import fit_cost
+from labkit.distributed.data_parallel import average_gradients, average_together, data_parallel
+from labkit.distributed.efficiency import StepCost
+from labkit.distributed.meter import Meter
+from labkit.distributed.timing import interleave
+from labkit.facts import threads
+from labkit.training import SGD, Recipe, cosine
+
+CEILING = "no communication"
+STEPS = 3
+"""Training steps in a sample. In a single one, whoever is late would have no time to catch up."""
+
+
+class Way(NamedTuple):
+    """A way to make one model of many: what wraps it, and what is done after backward."""
+
+    wrap: Callable[[nn.Module], nn.Module] = lambda model: model
+    after: Callable[[nn.Module], object] = lambda model: None
+
+
+WAYS = {
+    CEILING: Way(),
+    "naive": Way(after=average_gradients),
+    "one message": Way(after=average_together),
+    "DDP, as it comes": Way(DistributedDataParallel),
+    "DDP, tuned": Way(data_parallel),
+    "DDP, small buckets": Way(partial(data_parallel, bucket_mib=0.05)),
+    "DDP, in bf16": Way(lambda model: data_parallel(model, meter=Meter(torch.bfloat16))),
+}
+"""The first is the honest ceiling: the same processes at the same time, each for itself."""
+
+
+class Work:
+    """Training steps on one batch of noise, which computes as pictures do, again and again."""
+
+    def __init__(self, way: Way, network: str, batch: int, world: World) -> None:
+        torch.manual_seed(0)
+        model: nn.Module = {"convnet": models.convnet, "mlp": models.mlp}[network]()
+        images = torch.randn(batch, *((64,) if network == "mlp" else (1, 28, 28)))
+        if network == "convnet":
+            model = model.to(memory_format=torch.channels_last)
+            images = images.contiguous(memory_format=torch.channels_last)
+        self.model, self.after = way.wrap(model.to(world.device)), way.after
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-4, momentum=0.9)
+        self.images = images.to(world.device)
+        self.labels = torch.arange(batch, device=world.device) % 10
+
+    def step(self) -> None:
+        """Do one training step."""
+        self.optimizer.zero_grad()
+        with record_function("forward"):
+            loss = F.cross_entropy(self.model(self.images), self.labels)
+        with record_function("backward"):
+            torch.autograd.backward(loss)
+            self.after(self.model)
+        with record_function("optimizer"):
+            self.optimizer.step()
+
+    def steps(self) -> None:
+        """Do a few of them."""
+        for _ in range(STEPS):
+            self.step()
+
+
+def time_ways(
+    rounds: int, *, ways: Mapping[str, Way] = WAYS, network: str = "convnet", batch: int = 128
+) -> dict[str, list[float]]:
+    """Time the ways in turn: seconds of STEPS steps of the slowest rank.
+
+    Args:
+        rounds: samples of each way.
+        ways: what to compare.
+        network: "convnet", or "mlp".
+        batch: images a rank.
+    """
+    with init() as world:
+        work = {name: Work(way, network, batch, world) for name, way in ways.items()}
+        return interleave({name: one.steps for name, one in work.items()}, rounds)
+
+
+def time_scaling(rounds: int, batch: int = 128) -> dict[str, list[float]]:
+    """Time one process and all of them: seconds of STEPS steps.
+
+    Returns:
+        Under "alone": one process with one thread and `batch` images; "alone, all": with all ranks'
+        images; "threads": the same with a thread for each rank; "processes": all ranks, with
+        `batch` images and one thread each, by data parallel.
+    """
+    with init() as world:
+        first, size = world.rank == 0, world.size
+        small, large = (Work(WAYS[CEILING], "convnet", n, world) for n in (batch, size * batch))
+        together = Work(WAYS["DDP, tuned"], "convnet", batch, world)
+
+        def alone(work: Work, count: int) -> None:
+            if first:  # the others wait at the next barrier
+                with threads(count):
+                    work.steps()
+
+        arms: dict[str, Callable[[], object]] = {
+            "alone": partial(alone, small, 1),
+            "alone, all": partial(alone, large, 1),
+            "threads": partial(alone, large, size),
+            "processes": together.steps,
+        }
+        return interleave(arms, rounds)
+
+
+def time_costs(rounds: int) -> StepCost:
+    """Measure what a step of the conv net costs: a line through two batches, and two messages."""
+    few, many, short, long = 8, 128, 2**10, 2**22
+    with init() as world:
+        work = {n: Work(WAYS[CEILING], "convnet", n, world) for n in (few, many)}
+        sent = {n: torch.zeros(n // 4, device=world.device) for n in (short, long)}
+        arms: dict[str, Callable[[], object]] = {f"{n} images": w.step for n, w in work.items()}
+        arms |= {f"{n} bytes": partial(dist.all_reduce, tensor) for n, tensor in sent.items()}
+        times = interleave(arms, rounds)
+        small, large = (median(times[f"{n} images"]) for n in (few, many))
+        image = max(1e-9, (large - small) / (many - few))
+        message = fit_cost({n: times[f"{n} bytes"] for n in (short, long)})
+        size = sum(p.numel() * p.element_size() for p in work[few].model.parameters())
+        return StepCost(max(0.0, small - few * image), image, message, size)
+
+
+class Span(NamedTuple):
+    """A piece of work of one rank: "forward", "backward", "optimizer" or "sending"; in seconds."""
+
+    what: str
+    start: float
+    end: float
+
+
+def timeline(batch: int = 128, bucket_mib: float = 0.05) -> list[Span]:
+    """Profile one step and return what this rank did when; time starts with the forward pass."""
+    with init() as world:
+        way = Way(partial(data_parallel, bucket_mib=bucket_mib))
+        work = Work(way, "convnet", batch, world)
+        for _ in range(4):  # the first ones build kernels and sort the buckets
+            work.step()
+        with _quiet(), profile(activities=[ProfilerActivity.CPU]) as seen:
+            dist.barrier()
+            work.step()
+        return spans((e.name, e.time_range.start, e.time_range.end) for e in seen.events())
+
+
+def spans(events: Iterable[tuple[str, float, float]]) -> list[Span]:
+    """Return the spans among a profile's events (name, start and end in microseconds)."""
+    names = {"gloo:all_reduce": "sending", "nccl:all_reduce": "sending"}
+    names |= {name: name for name in ("forward", "backward", "optimizer")}
+    found = [Span(names[name], *times) for name, *times in events if name in names]
+    origin = min(span.start for span in found if span.what == "forward")
+    return sorted(
+        (Span(s.what, 1e-6 * (s.start - origin), 1e-6 * (s.end - origin)) for s in found),
+        key=lambda span: span.start,
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the profiler's own log, which comes from C++, out of the notebook."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - a device, not a path
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+SMALL, FACTOR, RATE = 32, 16, 0.02
+_LARGE = {"batch_size": SMALL * FACTOR, "schedule": cosine()}
+RULES: dict[str, dict[str, Any]] = {
+    "small batch": {"batch_size": SMALL, "schedule": cosine(), "optimizer": SGD(lr=RATE)},
+    "same rate": {**_LARGE, "optimizer": SGD(lr=RATE)},
+    "scaled rate": {**_LARGE, "optimizer": SGD(lr=RATE * FACTOR)},
+    "scaled rate, warm-up": {
+        **_LARGE,
+        "optimizer": SGD(lr=RATE * FACTOR),
+        "schedule": cosine(warmup=0.2),
+    },
+}
+"""What to do with the learning rate when FACTOR ranks make the batch so much larger."""
+
+
+def train_rules(images: ImageData, epochs: int, seeds: int) -> dict[str, dict[int, float]]:
+    """Train with each rule; the ranks share the seeds.
+
+    The batch of many ranks is one process's joined batch here: data parallel computes the same.
+
+    Returns:
+        {rule: {seed: accuracy}} for this rank's seeds.
+    """
+    with init() as world:
+        mine = range(world.rank, seeds, world.size)
+        base = Recipe(
+            partial(models.convnet, width=8),
+            images,
+            epochs=epochs,
+            memory_format="channels_last",
+        )
+        return {
+            name: {seed: accuracy(base.but(**rule, seed=seed)) for seed in mine}
+            for name, rule in RULES.items()
+        }
+
+
+def accuracy(recipe: Recipe) -> float:
+    """Return the accuracy that a training reaches."""
+    training = recipe.training()
+    for _ in training:
+        pass
+    return recipe.accuracy(training.model)
+
+
+Optimizers = Mapping[str, Callable[..., torch.optim.Optimizer]]
+Averages = Mapping[str, tuple[str, Callable[[nn.Module], object]]]
+"""{name: ("gradients" or "weights", what averages them)}."""
+
+
+def weights_of(optimizers: Optimizers, averages: Averages) -> dict[tuple[str, str], Tensor]:
+    """Train a small network for five steps in each way, each rank on its part of the batches.
+
+    Args:
+        optimizers: made from the parameters.
+        averages: gradients are averaged before the optimizer's step, weights after it.
+
+    Returns:
+        {(optimizer, average): this rank's weights}.
+    """
+    with init() as world:
+        return {
+            (name, way): _five_steps(optimizer, *average, world)
+            for name, optimizer in optimizers.items()
+            for way, average in averages.items()
+        }
+
+
+def _five_steps(
+    optimizer: Callable[..., torch.optim.Optimizer],
+    what: str,
+    average: Callable[[nn.Module], object],
+    world: World,
+) -> Tensor:
+    torch.manual_seed(0)
+    model = models.mlp()
+    trained = optimizer(model.parameters())
+    for _ in range(5):
+        inputs, labels = torch.randn(16, 64), torch.randint(10, (16,))
+        mine = slice(world.rank, None, world.size)
+        trained.zero_grad()
+        torch.autograd.backward(F.cross_entropy(model(inputs[mine]), labels[mine]))
+        if what == "gradients":
+            average(model)
+        trained.step()
+        if what == "weights":
+            average(model)
+    return torch.cat([p.detach().flatten() for p in model.parameters()])

@@ -1,0 +1,203 @@
+"""Figures of notebook 12: chunks on their ring, messages, and what less talk costs."""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean, median
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, Rectangle
+
+from labkit.distributed.buckets import MessageCost
+from labkit.distributed.ring import RingState, ring_bytes, ring_steps
+from labkit.widgets.style import (
+    COLORS,
+    GRID,
+    INK,
+    MUTED,
+    figure,
+    label_axes,
+    label_lines,
+    line_style,
+)
+
+SMOOTHING = 0.9
+KIB = 1024
+KEY = "numbers: the ranks whose shares are in a chunk · dashed: just came · framed: complete"
+
+
+def ring(ranks: int = 4, step: int = 1) -> tuple[Figure, str]:
+    """Return what each rank holds after a step of the ring, and what was just sent.
+
+    Args:
+        ranks: number of them; each holds as many chunks.
+        step: from 0 (the start) to 2 (ranks - 1); more counts as the last.
+    """
+    states = ring_steps(ranks)
+    step = min(step, len(states) - 1)
+    state = states[step]
+    fig = figure(9.2, 1.5 + 0.5 * ranks)
+    axes = fig.subplots()
+    for rank in range(ranks):
+        for chunk in range(ranks):
+            _cell(axes, rank, chunk, state, ranks)
+    for rank, chunk in enumerate(state.sent):
+        _arrow(axes, rank, ranks - 1 - chunk, ranks)
+    label_axes(axes, f"After step {step} of {len(states) - 1}: {state.phase}", "", KEY)
+    axes.set_xlim(-0.35, ranks - 0.05)
+    axes.set_ylim(-0.15, ranks)
+    axes.set_xticks([r + 0.35 for r in range(ranks)], [f"rank {r}" for r in range(ranks)])
+    chunks = [f"chunk {c}" for c in reversed(range(ranks))]
+    axes.set_yticks([c + 0.4 for c in range(ranks)], chunks)
+    axes.grid(visible=False)
+    return fig, _ring_sentence(state, step, ranks)
+
+
+def _cell(axes: Axes, rank: int, chunk: int, state: RingState, ranks: int) -> None:
+    """Draw one rank's chunk: a coloured piece for each rank whose share is in it."""
+    held, width, y = state.held[rank][chunk], 0.7 / ranks, ranks - 1 - chunk
+    for owner in range(ranks):
+        x, inside = rank + owner * width, owner in held
+        color = COLORS[owner % len(COLORS)] if inside else GRID
+        axes.add_patch(Rectangle((x, y), width, 0.8, facecolor=color, edgecolor="white"))
+        if inside:
+            ink = "white" if owner < 4 else INK
+            middle = (x + width / 2, y + 0.4)
+            axes.text(*middle, str(owner), ha="center", va="center", color=ink, fontsize=9)
+    whole, arrived = len(held) == ranks, bool(state.sent) and state.sent[rank - 1] == chunk
+    if whole or arrived:
+        dash: Any = "-" if whole else (0, (2, 1))
+        frame = Rectangle((rank, y), 0.7, 0.8, fill=False, edgecolor=INK, lw=2.2, linestyle=dash)
+        axes.add_patch(frame)
+
+
+def _arrow(axes: Axes, rank: int, y: int, ranks: int) -> None:
+    """Draw what a rank sent; the last one's leaves on the right and comes in on the left."""
+    spans = [(rank + 0.71, rank + 0.99)]
+    if rank == ranks - 1:
+        spans = [(rank + 0.71, rank + 0.93), (-0.3, -0.01)]
+    for start, end in spans:
+        line = ((start, y + 0.4), (end, y + 0.4))
+        axes.add_patch(
+            FancyArrowPatch(*line, arrowstyle="-|>", mutation_scale=14, color=INK, linewidth=1.8)
+        )
+
+
+def _ring_sentence(state: RingState, step: int, ranks: int) -> str:
+    what = {
+        "start": "Each rank holds its own share of all chunks",
+        "reduce-scatter": "Each rank sent a chunk to the right and added what came from the left",
+        "all-gather": "Each rank passed on a finished chunk",
+    }[state.phase]
+    finished = sum(len(chunk) == ranks for chunk in state.held[0])
+    return (
+        f"{what}. Rank 0 has {finished} of {ranks} sums. Sent so far by each: {step / ranks:.2f} "
+        f"times the tensor; in the end {ring_bytes(1, ranks):.2f} times. "
+        f"A rank that collects for all sends {ranks - 1} times as much."
+    )
+
+
+def buckets(
+    measured: Mapping[str, Mapping[int, Sequence[float]]],
+    cost: MessageCost,
+    total: int,
+    kib: int = 64,
+) -> tuple[Figure, str]:
+    """Return measured times beside the two-number model, and the chosen size of bucket.
+
+    Args:
+        measured: {"one message": {bytes: seconds}, "in buckets": {bytes of a bucket: seconds}}.
+        cost: the fitted model.
+        total: bytes that were sent in buckets.
+        kib: size of a bucket in KiB.
+    """
+    fig = figure(9.2, 3.8)
+    axes = fig.subplots()
+    ends = []
+    for number, (kind, times) in enumerate(measured.items()):
+        style, sizes = line_style(number), sorted(times)
+        model = [1e3 * (cost.seconds(s) if number == 0 else cost.seconds(total, s)) for s in sizes]
+        axes.plot([s / KIB for s in sizes], model, **style)
+        medians = [1e3 * median(times[size]) for size in sizes]
+        marks = {"marker": "os"[number], "color": style["color"], "markersize": 7}
+        axes.plot([size / KIB for size in sizes], medians, linestyle="none", **marks)
+        ends.append((kind, model[-1], style["color"]))
+    axes.axvline(kib, color=MUTED, linewidth=1.4)
+    title = f"All-reduce: marks are measured, lines are {1e3 * cost.latency:.2f} ms + bytes"
+    title += f" / ({1e-9 / cost.per_byte:.2f} GB/s)"
+    label_axes(axes, title, "KiB a message", "milliseconds")
+    _plain_ticks(axes, [size // KIB for size in sorted(measured["one message"])])
+    fig.draw_without_rendering()
+    label_lines(axes, ends)
+    number = -(-total // (kib * KIB))
+    seconds, least = cost.seconds(total, kib * KIB), cost.seconds(total)
+    return fig, (
+        f"{total / 2**20:g} MiB in {number} buckets of {kib} KiB: {1e3 * seconds:.1f} ms, of which "
+        f"{number * cost.latency / seconds:.0%} is latency. In one message: {1e3 * least:.1f} ms."
+    )
+
+
+def _plain_ticks(axes: Axes, kib: Sequence[int]) -> None:
+    """Label logarithmic axes with plain numbers."""
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xticks(kib, [str(size) for size in kib])
+    low, high = axes.get_ylim()
+    heights = [m * 10.0**e for e in range(-3, 5) for m in (1, 3) if low <= m * 10.0**e <= high]
+    axes.set_yticks(heights, [f"{height:g}" for height in heights])
+    axes.minorticks_off()
+
+
+def losses(curves: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
+    """Return the smoothed loss of trainings, the mean over seeds.
+
+    Args:
+        curves: {name: for each seed the loss of each step}.
+    """
+    fig = figure(9.2, 3.6)
+    axes = fig.subplots()
+    ends = []
+    for number, (name, seeds) in enumerate(curves.items()):
+        smooth = _smooth([fmean(values) for values in zip(*seeds, strict=True)])
+        style = line_style(number)
+        axes.plot(range(1, len(smooth) + 1), smooth, **style)
+        ends.append((name, smooth[-1], style["color"]))
+    label_axes(axes, "Training on compressed gradients", "step", "cross-entropy, smoothed (nats)")
+    axes.set_xlim(1, len(smooth))
+    fig.draw_without_rendering()
+    label_lines(axes, ends)
+    return fig
+
+
+def _smooth(values: Sequence[float]) -> list[float]:
+    average, result = 0.0, []
+    for number, value in enumerate(values, start=1):
+        average = SMOOTHING * average + (1 - SMOOTHING) * value
+        result.append(average / (1 - SMOOTHING**number))
+    return result
+
+
+def accuracies(outcomes: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> Figure:
+    """Return accuracies as dots, one a seed, with their mean as a stroke.
+
+    Args:
+        outcomes: {group: {name: accuracy for each seed}}; a colour for each group.
+        title: of the figure.
+    """
+    rows = sum(map(len, outcomes.values()))
+    fig = figure(9.2, 1.5 + 0.36 * rows)
+    axes = fig.subplots()
+    names: list[str] = []
+    for number, (group, of_group) in enumerate(outcomes.items()):
+        color = line_style(number)["color"]
+        for name, values in of_group.items():
+            y, percent = len(names), [100 * value for value in values]
+            axes.plot(percent, [y] * len(percent), "os"[number % 2], color=color, ms=8, alpha=0.7)
+            axes.plot([fmean(percent)] * 2, [y - 0.32, y + 0.32], color=INK, linewidth=2.2)
+            names.append(f"{group}: {name}")
+    label_axes(axes, title, "correct on test images (%)", "")
+    axes.set_yticks(range(len(names)), names, color=INK, fontsize=10.5)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlim(left=0)
+    axes.grid(axis="x", color=GRID, linewidth=0.8)
+    return fig
