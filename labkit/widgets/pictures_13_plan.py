@@ -51,7 +51,7 @@ def memory_bars(made: Plan) -> Figure:
     axes.axvline(usable, color=INK, linewidth=1.6)
     axes.set_xlim(0, 1.3 * WIDEST * made.memory)
     axes.set_ylim(len(made.splits) - 0.4, -0.6)
-    label_axes(axes, _title(made), "GB on the fullest device; the line is what may be used", "")
+    label_axes(axes, _title(made), "GB on the fullest device; the line is what may be used", " ")
     names = [("➜ " if s is made.chosen else "") + s.name for s in made.splits]
     axes.set_yticks(range(len(names)), names)
     for label, split in zip(axes.get_yticklabels(), made.splits, strict=True):
