@@ -348,7 +348,7 @@ def test_memory_that_runs_out_is_told() -> None:
 
 
 def test_a_rank_that_leaves_early_is_told() -> None:
-    assert failing(lambda: sys.exit(3)).startswith("rank 0 of 2 raised SystemExit: 3")
+    assert failing(lambda: sys.exit(3), 1).startswith("rank 0 of 1 raised SystemExit: 3")
     text = failing(lambda: os._exit(7), 1)
     assert text.startswith("rank 0 of 1 ended with exit code 7 before its function did")
 
