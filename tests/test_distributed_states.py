@@ -29,20 +29,16 @@ def split(model, how, size):
     """Split the model over the ranks in one of four ways."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
-    from torch.distributed.tensor.parallel import (
-        ColwiseParallel,
-        RowwiseParallel,
-        parallelize_module,
-    )
+    from torch.distributed.tensor import parallel
 
     if how == "sharded":
         fully_shard(model, mesh=init_device_mesh("cpu", (size,)))
     if how in ("tensor", "both"):
         shape = (2, size // 2) if how == "both" else (1, size)
         mesh = init_device_mesh("cpu", shape, mesh_dim_names=("data", "tensor"))
-        plan = {"mlp.up": ColwiseParallel(), "mlp.down": RowwiseParallel()}
+        plan = {"mlp.up": parallel.ColwiseParallel(), "mlp.down": parallel.RowwiseParallel()}
         for block in model[0].blocks:
-            parallelize_module(block, mesh["tensor"], plan)
+            parallel.parallelize_module(block, mesh["tensor"], plan)
         if how == "both":
             fully_shard(model, mesh=mesh["data"])
     return model
@@ -112,16 +108,9 @@ def saved(tmp_path_factory):
     return folder, contents
 
 
-PAIRS = {
-    1: [("sharded", "plain"), ("tensor", "plain"), ("both", "plain")],
-    4: [
-        ("sharded", "sharded"),
-        ("sharded", "both"),
-        ("tensor", "plain"),
-        ("tensor", "sharded"),
-        ("both", "tensor"),
-    ],
-}
+SHARDED = [("sharded", "sharded"), ("sharded", "both")]  # how it was saved, how it is loaded
+TENSOR = [("tensor", "plain"), ("tensor", "sharded"), ("both", "tensor")]
+PAIRS = {1: [(how, "plain") for how in ("sharded", "tensor", "both")], 4: SHARDED + TENSOR}
 
 
 @pytest.mark.parametrize("ranks", PAIRS)
