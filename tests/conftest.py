@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
@@ -17,6 +19,30 @@ ROOT = Path(__file__).resolve().parent.parent
 def root() -> Path:
     """The project's top folder."""
     return ROOT
+
+
+@pytest.fixture(scope="module")
+def servers() -> set[psutil.Process]:
+    """What stays between launches of ranks: the fork server and Python's resource tracker."""
+    from ranks_support import running
+
+    from labkit.distributed import launch
+
+    launch(int)
+    return running()
+
+
+@pytest.fixture
+def nothing_is_left(
+    servers: set[psutil.Process], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Fail a test after which a rank still runs, or has left its folder."""
+    from ranks_support import END, running, wait_for
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    yield
+    assert list(tmp_path.glob("labkit-ranks-*")) == []
+    wait_for(lambda: running() <= servers, END)
 
 
 @pytest.fixture

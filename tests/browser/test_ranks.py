@@ -79,7 +79,9 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
         time.sleep(0.05)
 
 
-def test_lanes_move_and_buttons_answer(notebook: Notebook, server: LabServer) -> None:
+def test_lanes_move_and_buttons_answer(
+    notebook: Notebook, server: LabServer, screenshots: Path
+) -> None:
     notebook.run_cell("two")
     view = LiveElement(notebook.page)
     view.wait_for_rows(more_than=20)
@@ -93,6 +95,7 @@ def test_lanes_move_and_buttons_answer(notebook: Notebook, server: LabServer) ->
     assert len(ranks(server)) == 2
 
     view.time_press("Pause", "paused")
+    view.root.screenshot(path=screenshots / "two ranks.png")
     notebook.page.wait_for_timeout(300)
     held, still = view.rows, view.drawing(1)
     notebook.page.wait_for_timeout(500)
