@@ -117,6 +117,7 @@ def lively(model: nn.Module) -> nn.Module:
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 if module.affine:
                     module.weight.uniform_(0.5, 1.5)
+                    module.weight[1::4] *= -1  # a scale may be negative
                 module.running_mean.normal_(0, 0.1)
                 module.running_var.uniform_(0.5, 1.5)
             if isinstance(module, nn.Linear):

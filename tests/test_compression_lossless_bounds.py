@@ -91,6 +91,42 @@ def test_bounds_of_one_layer_are_reached() -> None:
     torch.testing.assert_close(found.low, lowest, rtol=1e-5, atol=1e-5)
 
 
+def test_bounds_of_a_norm_are_reached_with_any_sign_and_variance() -> None:
+    norm = support.lively(nn.Sequential(nn.BatchNorm1d(8))).eval()
+    norm[0].running_var[0] = 1e-6  # smaller than eps, which then decides
+    assert (norm[0].weight < 0).any()
+    _, operations = trace(norm, torch.zeros(1, 8))
+    found = bounds(operations, LOW, HIGH)[operations[1].node]
+    with torch.no_grad():
+        ends = norm(torch.tensor([[LOW], [HIGH]]).expand(2, 8)).double()
+    torch.testing.assert_close(found.low, ends.amin(0), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.high, ends.amax(0), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(1, 1, 3, padding=1),
+        nn.Conv2d(1, 1, 3, padding="same"),
+        nn.Conv2d(2, 2, 3, padding=1, groups=2),
+        nn.AvgPool2d(3, 1, padding=1),
+    ],
+    ids=str,
+)
+def test_a_layer_that_pads_sees_zeros_that_are_outside_the_range(layer: nn.Module) -> None:
+    channels = getattr(layer, "in_channels", 1)
+    if isinstance(layer, nn.Conv2d):
+        nn.init.constant_(layer.weight, 1.0)
+        nn.init.zeros_(layer.bias)
+    _, operations = trace(nn.Sequential(layer), torch.zeros(1, channels, 6, 6))
+    found = bounds(operations, 2.0, 2.0)[operations[1].node]  # constant, until it is padded
+    with torch.no_grad():
+        seen = layer(torch.full((1, channels, 6, 6), 2.0)).double()
+    assert seen.min() < seen.max()
+    assert (found.low <= seen.min()).all()
+    torch.testing.assert_close(found.high.max(), seen.max())
+
+
 ACTIVATIONS = [
     nn.ReLU(), nn.ReLU6(), nn.LeakyReLU(), nn.ELU(), nn.GELU(), nn.GELU("tanh"), nn.SiLU(),
     nn.Hardswish(), nn.Sigmoid(), nn.Hardsigmoid(), nn.Tanh(), nn.Hardtanh(), nn.Softplus(),
