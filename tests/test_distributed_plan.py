@@ -146,6 +146,12 @@ def test_the_simplest_that_fits_is_chosen():
     assert choice(100, 1, batch, size) == "one device"
 
 
+def test_a_tenth_of_the_memory_is_kept_free():
+    split = Split(SIZES[0], 8)
+    assert fits(split, split.memory / GB / 0.899)
+    assert not fits(split, split.memory / GB / 0.901)
+
+
 def test_fewer_sequences_than_devices_need_another_way():
     names = [s.name for s in plan(SIZES[0], devices=4, memory=1, batch=1).splits]
     assert names == ["tensor 4", "pipeline 4", "tensor 2 x pipeline 2", "one device"]

@@ -5,9 +5,17 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
+import torch.distributed as dist
 
+from labkit import data
+from labkit.distributed import Ranks, init, launch
+from labkit.distributed.plan import Size
 from labkit.distributed.schedules import schedule
-from labkit.lessons import lesson_13
+from labkit.distributed.sharding import StateBytes
+from labkit.lessons import lesson_13, predict, ranks_13
+from labkit.widgets import pictures_13_plan
+from labkit.widgets.style import to_png
 
 SILLY = ["many", [1], None, math.nan, math.inf, True, (1, 2), {}, 1j]
 
@@ -70,3 +78,196 @@ def test_timelines():
 
 def test_losses_are_compared_where_ranks_have_them():
     assert lesson_13._over_ranks([[1.0, math.nan], [3.0, 2.0]]) == [2.0, 2.0]
+    assert math.isnan(lesson_13._over_ranks([[math.nan], [math.nan]])[0])
+
+
+# ---- what is printed as equal
+
+
+def result(loss=2.0, **changes):
+    return loss, {"a": torch.tensor([1.0, -4.0]), "b": torch.tensor([0.5])} | changes
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        (result(), True),
+        (result(2.0 + 1e-5), True),
+        (result(2.0 + 5e-5), False),
+        (result(math.nan), False),
+        (result(a=torch.tensor([1.0 + 3e-5, -4.0])), True),  # the largest gradient is 4
+        (result(a=torch.tensor([1.0 + 6e-5, -4.0])), False),
+        (result(a=torch.tensor([math.nan, -4.0])), False),
+        (result(b=torch.tensor([0.5, 0.5])), False),
+        (result(c=torch.zeros(1)), False),
+        ((2.0, {"a": torch.tensor([1.0, -4.0])}), False),
+    ],
+)
+def test_equal_means_equal(other, same):
+    assert lesson_13.equal(other, result()) is same
+
+
+def test_gradients_of_stages_are_joined():
+    loss, gradients = lesson_13.joined([(2.0, {"a": 1}), (2.0, {"b": 2})])
+    assert (loss, gradients) == (2.0, {"a": 1, "b": 2})
+
+
+def test_weights_are_the_same_to_the_bit():
+    weights = {"a": torch.tensor([1.0])}
+    assert lesson_13.same_weights(weights, {"a": torch.tensor([1.0])})
+    assert not lesson_13.same_weights(
+        weights, {"a": torch.tensor([1.0]).nextafter(weights["a"] * 2)}
+    )
+    assert not lesson_13.same_weights(weights, {})
+
+
+HELD = StateBytes(4_000_000, 4_000_000, 8_000_000)
+
+
+def test_losses_of_steps_are_compared_as_means_over_the_ranks():
+    expected = [([3.0, 1.0], HELD), ([1.0, 1.0], HELD)]
+    assert lesson_13.same_losses([([2.0, 1.0], HELD), ([2.0, 1.0], HELD)], expected)
+    assert not lesson_13.same_losses([([2.0, 1.0], HELD), ([2.0, 1.001], HELD)], expected)
+
+
+def test_bytes_beside_the_formula():
+    whole = [([1.0], HELD)]
+    half = [([1.0], StateBytes(2_000_000, 2_000_000, 4_080_000))]
+    table = lesson_13.bytes_table(1_000_000, 2, [whole, half], half)
+    assert [row[0] for row in table.rows] == ["data parallel", "ZeRO-1", "fully_shard"]
+    assert table.rows[0][1:] == ("4 MB", "4 MB", "8 MB", "16 MB", "16 MB", "+0.00%")
+    assert table.rows[1][-2:] == ("12 MB", "-32.67%")
+    assert table.rows[2][-2:] == ("8 MB", "+1.00%")
+
+
+# ---- the race
+
+
+def raced(data=1.5, tensor=0.5, pipeline=0.8, apart=0.0):
+    """Two jobs on two ranks, with planted speeds over one process."""
+    jobs = {}
+    for way, speed in (("tensor", tensor), ("pipeline", pipeline)):
+        times = {"one process": [0.01] * 30, "data": [0.01 / data] * 30, way: [0.01 / speed] * 30}
+        first = {name: [2.0, 1.0] for name in times} | {way: [2.0, 1.0 + apart]}
+        second = first | {"one process": [math.nan] * 2}
+        jobs[way] = [(times, first), (times, second)]
+    return jobs
+
+
+@pytest.mark.parametrize(
+    ("planted", "words", "never"),
+    [
+        (
+            {},
+            ["Slower than plain data parallel: tensor, pipeline.", "made of it by: data."],
+            "No way",
+        ),
+        ({"tensor": 1.9}, ["parallel: pipeline.", "by: data, tensor."], "Neither"),
+        (
+            {"tensor": 1.9, "pipeline": 1.7},
+            ["Neither tensor nor pipeline", "by: data, tensor, pipeline."],
+            "does not pay",
+        ),
+        ({"data": 0.9}, ["No way is faster than one process"], "made of it"),
+        ({"data": 0.4}, ["Neither tensor nor pipeline"], "does not pay"),
+        ({"apart": 1e-5}, ["All ways learn the same", "1e-05 apart"], "wrong"),
+        ({"apart": 0.1}, ["drift apart by up to 0.1"], "learn the same"),
+        ({"apart": math.nan}, ["no numbers"], "learn the same"),
+    ],
+)
+def test_the_race_is_told_as_it_went(planted, words, never):
+    said = lesson_13.read_race(raced(**planted), predict(1.0))
+    assert "You predicted 1x" in said
+    for word in words:
+        assert word in said
+    assert never not in said
+
+
+def test_verdicts_are_over_one_process_of_the_same_job():
+    jobs = raced()
+    for times, _ in jobs["pipeline"]:
+        times.update({name: [3 * t for t in taken] for name, taken in times.items()})
+    verdicts = lesson_13.race_verdicts(jobs)
+    values = {way: verdict.estimate.value for way, verdict in verdicts.items()}
+    assert values == pytest.approx({"data": 1.5, "tensor": 0.5, "pipeline": 0.8})
+
+
+# ---- what the ranks do
+
+SIZE = Size(width=16, depth=2, heads=2, vocabulary=50, context=8)
+
+
+def batches(count=4):
+    tokens = torch.randint(50, (8, 9), generator=torch.Generator().manual_seed(0))
+    return [(tokens[:, :-1], tokens[:, 1:])] * count
+
+
+def test_all_ways_train_as_one_process_does():
+    results = launch(
+        ranks_13.race, 2, ways=ranks_13.WAYS, size=SIZE, batches=batches(), rounds=2, deadline=60
+    )
+    means = {
+        way: lesson_13._over_ranks([losses[way] for _, losses in results]) for way in ranks_13.WAYS
+    }
+    assert means["one process"][-1] < means["one process"][0]
+    for way in ranks_13.WAYS:
+        assert means[way] == pytest.approx(means["one process"], abs=1e-5), way
+        assert len(results[0][0][way]) == 2  # two more warm up
+
+
+def sums_of_a_step():
+    """Return how many all-reduces a step makes on this rank, alone and in tensor parallel."""
+    all_reduce, calls = dist.all_reduce, []
+
+    def counted(*arguments, **options):
+        calls.append(1)
+        return all_reduce(*arguments, **options)
+
+    counts = {}
+    with init():
+        dist.all_reduce = counted
+        for way in ("one process", "tensor"):
+            step = ranks_13.step_of(way, SIZE)
+            calls.clear()
+            step(batches()[0])
+            counts[way] = len(calls)
+    return counts
+
+
+def test_tensor_parallel_sums_four_times_in_a_block():
+    for counts in launch(sums_of_a_step, 2, deadline=60):
+        assert counts == {"one process": 0, "tensor": 4 * SIZE.depth}
+
+
+def test_training_reports_what_the_planner_says_is_sent():
+    ranks = Ranks(
+        ranks_13.train, 2, way="tensor", size=SIZE, batches=batches(), steps=3, deadline=60
+    )
+    reports = list(ranks)
+    assert sorted((r.rank, r.step) for r in reports) == [(n, s) for n in range(2) for s in range(3)]
+    sent = ranks_13.as_split("tensor", SIZE, 8, 2).sent
+    assert {report.bytes_sent for report in reports} == {sent} and sent > 0
+    assert all(report.waiting >= 0 for report in reports)
+    assert [len(losses) for losses in ranks.results] == [3, 3]
+
+
+def test_text_of_the_notebook_fits_its_model():
+    text = data.speeches(100_000, context=32)
+    loss, gradients = ranks_13.alone(
+        Size(16, 1, 2, text.vocabulary, 32), next(iter(text.batches(2)))
+    )
+    assert loss == pytest.approx(math.log(text.vocabulary), rel=0.05)
+    assert lesson_13.equal((loss, gradients), (loss, gradients))
+
+
+# ---- the picker
+
+
+@pytest.mark.parametrize("model", pictures_13_plan.SIZES)
+def test_every_model_of_the_picker_can_be_drawn_and_told(model):
+    for devices, memory, precision in ((1, 8, "fp32"), (8, 80, "bf16"), (1024, 16, "bf16")):
+        fig, text = pictures_13_plan.picker(model, devices, memory, 8, precision)
+        assert len(to_png(fig)) > 1000
+        assert text.startswith("Nothing fits.") == ("does not fit" in text)
+        marked = [t for t in fig.axes[0].get_yticklabels() if t.get_text().startswith("➜")]
+        assert len(marked) == (0 if text.startswith("Nothing fits.") else 1)

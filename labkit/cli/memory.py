@@ -59,11 +59,11 @@ class ProcessWatch:
             known = {process for process in self._seen if process.is_running()}
             new = set(psutil.Process().children(recursive=True)) - self._before
             self._seen = known | new
-            private, shared = zip((0, 0), *map(_parts, self._seen), strict=True)
             highest = max(map(_highest, self._seen), default=0)
-            self.peak_mib = max(
-                self.peak_mib, (sum(private) + max(shared)) / 2**20, highest / 2**20
-            )
+            # A process that forks between two looks has its pages counted twice: once as private,
+            # once as shared with its child. A second reading at once does not see that fork.
+            together = min(_together(self._seen), _together(self._seen))
+            self.peak_mib = max(self.peak_mib, together / 2**20, highest / 2**20)
 
     def end_survivors(self) -> list[str]:
         """Kill what is still running of the processes seen; return their names, at best none."""
@@ -83,6 +83,12 @@ def _runs(process: psutil.Process) -> bool:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False
+
+
+def _together(processes: set[psutil.Process]) -> int:
+    """Return the bytes of all processes, with what they share counted once."""
+    parts = [_parts(process) for process in processes]
+    return sum(private for private, _ in parts) + max((shared for _, shared in parts), default=0)
 
 
 def _parts(process: psutil.Process) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Notebook 13: what its results mean, and the checks of its exercises."""
 
 from collections.abc import Mapping, Sequence
-from math import isnan
+from math import isnan, nan
 from statistics import fmean
 
 import torch
@@ -65,7 +65,8 @@ def same_losses(results: Sequence[Trained], expected: Sequence[Trained]) -> bool
 
 def _over_ranks(losses: Sequence[Sequence[float]]) -> list[float]:
     """Return the mean over ranks; one that sat idle has NaN and does not count."""
-    return [fmean(x for x in step if not isnan(x)) for step in zip(*losses, strict=True)]
+    steps = ([x for x in step if not isnan(x)] for step in zip(*losses, strict=True))
+    return [fmean(step) if step else nan for step in steps]
 
 
 def read_timelines(measured: Mapping[str, Sequence[Block]], stages: int) -> Prose:
@@ -175,11 +176,15 @@ def _verdict(ranks: Sequence[Raced], way: str, baseline: str) -> Verdict:
 
 
 def _agreement(raced: Mapping[str, Sequence[Raced]]) -> str:
-    worst = 0.0
+    gaps = [0.0]
     for ranks in raced.values():
         means = [_over_ranks([losses[way] for _, losses in ranks]) for way in ranks[0][1]]
-        worst = max([worst, *(max(step) - min(step) for step in zip(*means, strict=True))])
-    if worst <= 1e-3:
+        gaps += [
+            abs(loss - right) for mine in means for loss, right in zip(mine, means[0], strict=True)
+        ]
+    if any(map(isnan, gaps)):
+        return "Some losses are no numbers: something is wrong in one of the ways."
+    if (worst := max(gaps)) <= 1e-3:
         return f"All ways learn the same: in no step are losses more than {worst:.0e} apart."
     return f"The losses drift apart by up to {worst:.2g}: something is wrong in one of the ways."
 

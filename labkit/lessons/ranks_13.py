@@ -178,9 +178,13 @@ def by_fully_shard(size: Size, batches: Sequence[Batch]) -> tuple[list[float], S
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return the whole weights of a model under `fully_shard`; all ranks must call it."""
+    """Return the whole weights of a model under `fully_shard`, on the first rank only.
+
+    All ranks must call it. A copy from each of them would fill the notebook's memory.
+    """
     named: Any = model.named_parameters()
-    return {name: parameter.detach().full_tensor() for name, parameter in named}
+    whole = ((name, parameter.detach().full_tensor()) for name, parameter in named)
+    return {name: tensor for name, tensor in whole if dist.get_rank() == 0}
 
 
 def _my_part(batch: Batch) -> Batch:
