@@ -22,36 +22,19 @@ Without --local-addr it hangs on a machine whose host name leads nowhere.
 
 import argparse
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
-from torch.nn.parallel import DistributedDataParallel
 
 from labkit import checkpoint, cosine, data, models, seed_everything, threads, train
 from labkit.data.batches import Batches
-from labkit.distributed import World, init, report
+from labkit.distributed import init, report
+from labkit.distributed.data_parallel import data_parallel, shard
 
 CHECKPOINT = Path(__file__).parent.parent / "results" / "train_distributed.checkpoint"
-
-
-class Share:
-    """What one rank sees of each batch: every size-th image, from its own number on."""
-
-    def __init__(self, batches: Batches, world: World) -> None:
-        self.batches, self.world = batches, world
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, as for the batches themselves."""
-        self.batches.set_epoch(epoch)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        mine = slice(self.world.rank, None, self.world.size)
-        for images, labels in self.batches:
-            yield images[mine], labels[mine]
 
 
 def fit(steps: int = 200, images: int = 10_000, every: int = 20, path: Path = CHECKPOINT) -> float:
@@ -73,10 +56,10 @@ def fit(steps: int = 200, images: int = 10_000, every: int = 20, path: Path = CH
         print(f"rank {world.rank} of {world.size} is process {os.getpid()}\n", end="", flush=True)
         seed_everything(0)
         clothes = data.fashion(train=images, test=500)
-        model = DistributedDataParallel(models.convnet().to(world.device))
-        share = Share(clothes.batches(128), world)
+        model = data_parallel(models.convnet().to(world.device))
+        mine = shard(clothes.batches(128, device=world.device), world.rank, world.size)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-        training = train(model, share, optimizer, schedule=cosine(warmup=0.1), steps=steps)
+        training = train(model, mine, optimizer, schedule=cosine(warmup=0.1), steps=steps)
         if path.exists():
             checkpoint.load(path, training)
             if world.rank == 0:

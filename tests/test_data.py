@@ -11,7 +11,8 @@ from torchvision.datasets import FashionMNIST
 from labkit import data
 from labkit.data import Batches, ImageData
 from labkit.data.fashion import CLASSES, FILES, MEAN, STD, _load
-from labkit.data.files import data_root, expected_hashes, sha256, unpack_verified
+from labkit.data.files import data_root, expected_hashes, unpack_verified
+from labkit.files import sha256
 
 
 def test_the_whole_set_has_the_published_statistics() -> None:

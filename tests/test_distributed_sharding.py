@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests_support import ADAMW, tiny_transformer
 from torch import nn
 from torch.nn import functional as F
 
@@ -16,21 +17,14 @@ from labkit.distributed.sharding import (
     state_bytes,
     zero_bytes,
 )
-from labkit.models.transformer import next_token_loss, transformer
+from labkit.models.transformer import next_token_loss
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
-# The bias of a key shifts all scores of a query alike, so its gradient is rounding noise around 0.
-# AdamW would blow that up to full steps; a larger epsilon keeps noise noise.
-ADAMW = {"lr": 1e-3, "eps": 1e-6}
 STEPS = {"transformer": 4, "resnet18": 2}
 
 
 def lm():
-    torch.manual_seed(0)
-    model = transformer(50, width=32, depth=2, heads=4, context=12)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.2)  # as large as trained ones: every gradient counts
+    model = tiny_transformer()
     return model, [*model.blocks], next_token_loss
 
 

@@ -5,26 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.distributed as dist
+from tests_support import ADAMW, tiny_transformer
 from torch import nn
 from torch.nn import functional as F
 
 from labkit.distributed import init, launch
 from labkit.distributed.tensor import ColumnLinear, RowLinear, split, split_blocks, whole
-from labkit.models.transformer import next_token_loss, transformer
+from labkit.models.transformer import next_token_loss
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
-# The bias of a key shifts all scores of a query alike, so its gradient is rounding noise around 0.
-# AdamW would blow that up to full steps; a larger epsilon keeps noise noise.
-ADAMW = {"lr": 1e-3, "eps": 1e-6}
-
-
-def lm():
-    torch.manual_seed(0)
-    model = transformer(50, width=32, depth=2, heads=4, context=12)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.2)  # as large as trained ones: every gradient counts
-    return model
 
 
 def vit():
@@ -64,7 +53,7 @@ def cut_classifier(model, group=None):
 
 
 MODELS = {  # how to make it, how to cut it, its batch, its loss
-    "transformer": (lm, split_blocks, tokens, next_token_loss),
+    "transformer": (tiny_transformer, split_blocks, tokens, next_token_loss),
     "torchvision's vision transformer": (vit, cut_mlps, lambda: images(16), F.cross_entropy),
     "torchvision's resnet18": (resnet, cut_classifier, lambda: images(32), F.cross_entropy),
 }
@@ -122,7 +111,7 @@ def by_dtensor():
 
     with init() as world:
         mesh = init_device_mesh(world.device.type, (world.size,))
-        model = parallelize_module(lm(), mesh, plan_of_blocks())
+        model = parallelize_module(tiny_transformer(), mesh, plan_of_blocks())
         inputs, targets = tokens()
         value = next_token_loss(model(inputs), targets)
         value.backward()
@@ -148,7 +137,7 @@ def data_and_tensor(steps):
 
     with init() as world:
         mesh = init_device_mesh(world.device.type, (2, 2), mesh_dim_names=("data", "tensor"))
-        model = split_blocks(lm(), mesh["tensor"].get_group())
+        model = split_blocks(tiny_transformer(), mesh["tensor"].get_group())
         optimizer = torch.optim.AdamW(model.parameters(), **ADAMW)
         inputs, targets = (part.chunk(2)[mesh["data"].get_local_rank()] for part in tokens())
         losses = []
@@ -172,7 +161,7 @@ def data_and_tensor_by_torch(steps):
 
     with init() as world:
         mesh = init_device_mesh(world.device.type, (2, 2), mesh_dim_names=("data", "tensor"))
-        model = parallelize_module(lm(), mesh["tensor"], plan_of_blocks())
+        model = parallelize_module(tiny_transformer(), mesh["tensor"], plan_of_blocks())
         for block in model.blocks:
             fully_shard(block, mesh=mesh["data"])
         fully_shard(model, mesh=mesh["data"])
@@ -191,7 +180,7 @@ def data_and_tensor_by_torch(steps):
 
 @pytest.mark.parametrize("job", [data_and_tensor, data_and_tensor_by_torch])
 def test_data_times_tensor_equals_one_process(job):
-    model, (inputs, targets) = lm(), tokens()
+    model, (inputs, targets) = tiny_transformer(), tokens()
     optimizer = torch.optim.AdamW(model.parameters(), **ADAMW)
     losses = []
     for _ in range(3):

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
+from tests_support import check_is_sound
 from torchvision.models import resnet18
 
 from labkit.distributed.buckets import MessageCost
 from labkit.distributed.efficiency import StepCost
-from labkit.lessons import lesson_11
-from labkit.lessons.ranks_11 import CEILING
+from labkit.lessons import lesson_11, predict
+from labkit.lessons.ranks_11 import CEILING, Span
 
-SILLY = ["many", [1], None, math.nan, math.inf, True, (1, 2), {}, 1j]
 COST = StepCost(fixed=1e-3, image=1e-4, message=MessageCost(2e-4, 1e-9), gradient=310_696)
 
 
@@ -33,13 +31,7 @@ COST = StepCost(fixed=1e-3, image=1e-4, message=MessageCost(2e-4, 1e-9), gradien
     ],
 )
 def test_checks(check, right, wrong):
-    assert check(right).right is True
-    assert check(None).right is None
-    for answer, message in wrong.items():
-        feedback = check(answer)
-        assert feedback.right is False and message in feedback.message, (answer, feedback)
-    for answer in SILLY:
-        assert check(answer).right is not True
+    check_is_sound(check, right, wrong)
 
 
 def test_the_number_of_resnet18():
@@ -78,23 +70,89 @@ def test_a_small_network(ratio, words):
     assert words in lesson_11.read_small(times(ddp=ratio), 2)
 
 
-def rules(same, scaled):
-    seeds = range(3)
-    small = {seed: 0.80 + seed / 1000 for seed in seeds}
-    others = {"same rate": same, "scaled rate": scaled}
+def rules(same, scaled, warm=0.0):
+    """Points away from the small batch, with some noise over seeds that is all rules' own."""
+    small = {seed: 0.80 + seed / 1000 for seed in range(3)}
+    shifts = {"same rate": same, "scaled rate": scaled, "scaled rate, warm-up": scaled + warm}
+    noise = {name: number / 2000 for number, name in enumerate(shifts, start=1)}
     return [
         {"small batch": small}
-        | {name: {s: small[s] + d + s / 2000 for s in seeds} for name, d in others.items()}
+        | {name: {s: small[s] + d + s * noise[name] for s in small} for name, d in shifts.items()}
     ]
 
 
 @pytest.mark.parametrize(
     ("same", "scaled", "words"),
     [
-        (-0.3, -0.02, "The same rate is too small"),
+        (-0.3, -0.06, "brings 80% of it back"),
+        (-0.3, 0.1, "brings 100% of it back"),
         (-0.3, -0.3, "whatever the rate"),
         (0.0, 0.0, "can't tell"),
     ],
 )
 def test_rules(same, scaled, words):
     assert words in lesson_11.read_rules(rules(same, scaled))
+
+
+@pytest.mark.parametrize(
+    ("warm", "words"),
+    [(0.05, "Warm-up gains"), (-0.05, "makes it worse by 5.0 points"), (0.0, "can't be told")],
+)
+def test_warm_up(warm, words):
+    assert words in lesson_11.read_rules(rules(-0.3, -0.1, warm))
+
+
+def cost_with(latency):
+    return StepCost(0.0, 1e-4, MessageCost(latency, 1e-12), 310_696)
+
+
+@pytest.mark.parametrize(
+    ("latency", "words"),
+    [(1e-6, "100% computing"), (1e-6, "waiting for whoever is late"), (1e-2, "was busier")],
+)
+def test_what_the_four_numbers_leave_out(latency, words):
+    assert words in lesson_11.read_cost(cost_with(latency), times(**{"one message": 0.9}))
+
+
+def test_the_four_numbers_may_tell_all():
+    noisy = {CEILING: [1.0] * 30, "one message": [1.0, 1.02] * 15}
+    assert "all that is seen" in lesson_11.read_cost(cost_with(1e-4), noisy)
+
+
+def test_training():
+    ranks = [(0.8, 310_696 * 50, 50), (0.9, 310_696 * 50, 50)]
+    said = lesson_11.read_training(ranks, (0.85, 0, 50), 310_696)
+    assert "311 kB a step from each rank, as the arithmetic said" in said
+    assert "80.0%, 90.0%" in said and "joined batch: 85.0%" in said
+    ranks[0] = (0.8, 310_696 * 51, 50)
+    assert "not what arithmetic said" in lesson_11.read_training(ranks, (0.85, 0, 50), 310_696)
+    assert "stopped before its end" in lesson_11.read_training([ranks[0], None], (0.85, 0, 50), 1)
+
+
+def test_timeline():
+    spans = [
+        Span("forward", 0, 0.01),
+        Span("backward", 0.01, 0.03),
+        Span("sending", 0.02, 0.026),
+        Span("sending", 0.022, 0.028),  # at the same time as the one before
+        Span("sending", 0.03, 0.031),
+        Span("optimizer", 0.031, 0.032),
+    ]
+    said = lesson_11.read_timeline(spans)
+    assert "in 3 messages, 2 of them while" in said
+    assert "for 9.0 ms of a step of 32.0 ms" in said
+
+
+@pytest.mark.parametrize(
+    ("threads", "words"),
+    [(1.0, "Processes beat threads"), (0.4, "Threads beat processes"), (0.5, "can't tell")],
+)
+def test_scaling(threads, words):
+    measured = {"alone": 0.5, "alone, all": 1.0, "threads": threads, "processes": 0.5}
+    noise = [1.0, 1.01] * 15 if threads == 0.5 else [1.0] * 30
+    scaling = {
+        n: [t * x for x in (noise if n == "threads" else [1.0] * 30)] for n, t in measured.items()
+    }
+    said = lesson_11.read_scaling(scaling, 2, predict(2.0))
+    assert words in said and "processes: 2.00x" in said
+    assert "for *each*: 1.00" in said and "You predicted 2x" in said

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from matplotlib.figure import Figure
+from tests_support import check_is_sound
 
 from labkit import data
 from labkit.distributed import World
@@ -15,7 +14,6 @@ from labkit.lessons import lesson_12, predict, ranks_12
 from labkit.lessons.ranks_12 import NormRun, Swept, Way
 from labkit.widgets import pictures_12
 
-SILLY = ["many", [1], None, math.nan, math.inf, True, (1, 2), {}, 1j]
 COST = MessageCost(latency=2e-4, per_byte=1e-9)
 
 
@@ -64,13 +62,7 @@ COST = MessageCost(latency=2e-4, per_byte=1e-9)
     ],
 )
 def test_checks(check, right, wrong):
-    assert check(right).right is True
-    assert check(None).right is None
-    for answer, message in wrong.items():
-        feedback = check(answer)
-        assert feedback.right is False and message in feedback.message, (answer, feedback)
-    for answer in SILLY:
-        assert check(answer).right is not True
+    check_is_sound(check, right, wrong)
 
 
 def test_the_numbers_of_resnet18():

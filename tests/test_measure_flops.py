@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from labkit import models
 from labkit.measure import flops, step_flops
 
 
@@ -89,6 +90,18 @@ def test_a_step_of_convolutions():
     first = 2 * 5 * 4 * 64 * 9
     rest = 2 * 5 * 8 * 16 * 4 * 9 + linear(5, 128, 10)
     assert step_flops(model, torch.randn(5, 1, 8, 8), labels(5)) == 2 * first + 3 * rest
+
+
+def test_a_step_of_a_language_model_takes_its_own_loss():
+    torch.manual_seed(0)
+    model = models.transformer(50, width=16, depth=1, heads=2, context=8)
+    tokens = torch.randint(50, (3, 9))
+    inputs, targets = tokens[:, :-1], tokens[:, 1:]
+    forward = flops(lambda: model(inputs))
+    counted = step_flops(model, inputs, targets, models.next_token_loss)
+    assert counted == pytest.approx(3 * forward, rel=0.05)  # attention is counted a little dearer
+    with pytest.raises(RuntimeError):
+        step_flops(model, inputs, targets)
 
 
 def test_frozen_layers_save_their_weight_gradients():

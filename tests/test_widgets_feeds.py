@@ -12,7 +12,8 @@ from labkit.compare.record import WARMUP_ROUNDS
 from labkit.training.step import Phases
 from labkit.widgets import Point, feed, live
 from labkit.widgets.phases_feed import PhasesFeed
-from labkit.widgets.race_feed import ACCURACY, LOSS, SMOOTHING, RaceFeed
+from labkit.widgets.race_feed import ACCURACY, LOSS, RaceFeed
+from labkit.widgets.smooth import SMOOTHING
 
 
 @pytest.fixture(scope="module")

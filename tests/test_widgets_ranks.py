@@ -14,8 +14,8 @@ from labkit.compare.record import WARMUP_ROUNDS
 from labkit.distributed import RankError, Ranks, Report, report
 from labkit.widgets import LiveRun, Point, feed, live
 from labkit.widgets.feed import History, ProcessFeed
-from labkit.widgets.race_feed import SMOOTHING
 from labkit.widgets.ranks_feed import FEWEST, MOST, POINTS, RanksFeed
+from labkit.widgets.smooth import SMOOTHING
 from labkit.widgets.twin import draw
 
 pytestmark = pytest.mark.timeout(60)

@@ -1,4 +1,8 @@
-"""Small data and recipes that several test files use."""
+"""What several test files use: small data and recipes, and the rule for an exercise's check."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
@@ -24,3 +28,32 @@ def tiny_recipe(**changes: object) -> Recipe:
     """Ten steps of the tiny model on the tiny data."""
     base = Recipe(tiny_model, tiny_data(), batch_size=8, device="cpu", optimizer=SGD(lr=0.05))
     return base.but(**changes)
+
+
+# The bias of a key shifts all scores of a query alike, so its gradient is rounding noise around 0.
+# AdamW would blow that up to full steps; a larger epsilon keeps noise noise.
+ADAMW = {"lr": 1e-3, "eps": 1e-6}
+
+
+def tiny_transformer() -> models.Transformer:
+    """A transformer with weights as large as trained ones, so that every gradient counts."""
+    torch.manual_seed(0)
+    model = models.transformer(50, width=32, depth=2, heads=4, context=12)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.2)
+    return model
+
+
+SILLY = ["many", [1], None, math.nan, math.inf, True, (1, 2), {}, 1j]
+
+
+def check_is_sound(check: Callable[..., Any], right: object, wrong: Mapping[Any, str]) -> None:
+    """A check accepts the right answer, says the given words of wrong ones, and never crashes."""
+    assert check(right).right is True
+    assert check(None).right is None
+    for answer, message in wrong.items():
+        feedback = check(answer)
+        assert feedback.right is False and message in feedback.message, (answer, feedback)
+    for answer in SILLY:
+        assert check(answer).right is not True

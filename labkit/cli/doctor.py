@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Literal
 
 from labkit.cli import UsageError, places
-from labkit.data.files import data_root, expected_hashes, sha256
+from labkit.data.files import data_root, expected_hashes
 from labkit.facts import Facts, machine_facts
+from labkit.files import sha256
 
 MEMORY_GIB_NEEDED = 1.5  # a notebook peaks at 1.2 GB, JupyterLab takes 0.2
 INSTALL = "pip install -e '.[lab]'"

@@ -5,12 +5,11 @@ otherwise train on garbage without a word; here it is named, with the way to men
 """
 
 import gzip
-import hashlib
 import os
 import shutil
 from pathlib import Path
 
-from labkit.files import atomic_path
+from labkit.files import atomic_path, sha256
 
 
 def data_root() -> Path:
@@ -34,12 +33,6 @@ def expected_hashes(root: Path) -> dict[str, str]:
     lines = (root / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
     pairs = (line.split(maxsplit=1) for line in lines if line.strip())
     return {name.lstrip("*"): digest for digest, name in pairs}
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def verified(root: Path, name: str, script: str) -> Path:

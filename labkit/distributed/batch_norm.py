@@ -4,8 +4,8 @@ Batch norm makes each image depend on the others in its batch. With data paralle
 batch of its own, so the network is no longer that of one process with the joined batch: with few
 images a rank, means and variances are noisy; with different classes on different ranks, they are
 wrong. Synchronized batch norm takes them over all ranks: one all-reduce in the forward pass and one
-in the backward pass of every such layer, and in each of them all ranks wait for the slowest.
-With 32 or more images a rank, well shuffled, plain batch norm is as good and costs nothing.
+in the backward pass of every such layer, and in each of them all ranks wait for the slowest. Where
+the images are well shuffled, plain batch norm may be as good, and costs nothing: measure.
 
 For ranks k with m_k values a channel, mean u_k and sum of squared deviations M_k, joined after
 Chan, Golub and LeVeque (1979); E[x²] - E[x]² would cancel all digits when the mean is large:
@@ -24,7 +24,6 @@ Object Detector", 2018 (over many devices).
 """
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,8 +31,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-AllReduce = Callable[[Tensor], object]
-"""Sums a tensor over all ranks, in place."""
+from labkit.distributed.together import AllReduce
 
 
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):

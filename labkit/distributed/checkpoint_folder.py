@@ -7,7 +7,6 @@ tensors are removed. Whatever a killed save has left is named nowhere, and the n
 SHA-256 of all files tell damage; each rank reads its share of them.
 """
 
-import hashlib
 import json
 import shutil
 import uuid
@@ -16,7 +15,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from labkit.files import atomic_path
+from labkit.files import atomic_path, sha256
 
 FORMAT = "labkit states 1"
 INDEX = "checkpoint.json"
@@ -139,8 +138,5 @@ def _sweep(folder: Path, keep: str) -> None:
 
 def _digests(data: Path) -> dict[str, str]:
     """Return the SHA-256 of this rank's share of the files."""
-    digests = {}
-    for path in sorted(data.glob("*"))[rank() :: size()]:
-        with path.open("rb") as file:
-            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
+    mine = sorted(data.glob("*"))[rank() :: size()]
+    return {path.name: sha256(path) for path in mine}

@@ -26,10 +26,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from labkit.distributed.together import AllReduce, average
 from labkit.facts import check_positive_int
 
-AllReduce = Callable[[Tensor], object]
-"""Sums a tensor over all ranks, in place."""
 Means = Callable[[list[Tensor]], list[Tensor]]
 """Returns the means over all ranks of a list of tensors."""
 
@@ -138,8 +137,7 @@ class PowerSGD:
             if self.error_feedback:  # first, because the matrix may be a view of the gradient
                 self.left_out[weight] = matrix - sent
             gradient.copy_(sent.view(gradient.shape))
-        for gradient, mean in zip(small, self._means(small), strict=True):
-            gradient.copy_(mean)
+        self._means(small)
 
     def _to_send(self, parameter: Tensor, gradient: Tensor) -> Tensor:
         """Return the gradient, and what was left out before, as a float32 (or 64) matrix."""
@@ -155,11 +153,6 @@ class PowerSGD:
         return self._last_q[parameter]
 
     def _means(self, tensors: list[Tensor]) -> list[Tensor]:
-        """Return the means over ranks of many tensors, which travel as one."""
-        if not tensors:
-            return []
-        flat = torch.cat([tensor.flatten().to(tensors[0].dtype) for tensor in tensors])
-        self.all_reduce(flat)
-        flat.div_(dist.get_world_size())
-        parts = flat.split_with_sizes([tensor.numel() for tensor in tensors])
-        return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+        """Return tensors that have become their means over the ranks."""
+        average(tensors, all_reduce=self.all_reduce)
+        return tensors

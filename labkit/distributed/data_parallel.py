@@ -29,10 +29,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from labkit.data import EpochBatches
 from labkit.distributed.meter import Meter
+from labkit.distributed.together import AllReduce, average
 from labkit.facts import check_positive_int
 
-AllReduce = Callable[[Tensor], object]
-"""Sums a tensor over all ranks, in place."""
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -62,12 +61,7 @@ def average_together(
     Args:
         model, samples, all_reduce: as for `average_gradients`.
     """
-    gradients = _gradients(model)
-    flat = torch.cat([gradient.flatten() for gradient in gradients]).mul_(_share(model, samples))
-    all_reduce(flat)
-    parts = torch.split(flat, [gradient.numel() for gradient in gradients])
-    for gradient, part in zip(gradients, parts, strict=True):
-        gradient.copy_(part.view(gradient.shape))
+    average(_gradients(model), _share(model, samples), all_reduce=all_reduce)
 
 
 def _gradients(model: nn.Module) -> list[Tensor]:

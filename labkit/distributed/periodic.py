@@ -14,40 +14,29 @@ Source: Stich, "Local SGD Converges Fast and Communicates Little", 2019; McMahan
 "Communication-Efficient Learning of Deep Networks from Decentralized Data", 2017 (federated).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
+from labkit.distributed.together import AllReduce, average
 from labkit.facts import check_positive_int
 from labkit.training import Step, Training
 
 
-@torch.no_grad()
-def average_parameters(
-    model: nn.Module, all_reduce: Callable[[Tensor], object] = dist.all_reduce
-) -> None:
+def average_parameters(model: nn.Module, all_reduce: AllReduce = dist.all_reduce) -> None:
     """Replace parameters and floating-point buffers by their means over all ranks.
 
     Args:
         model: the same on all ranks, but for the values.
         all_reduce: sums over ranks in place; a `Meter`'s counts as well.
     """
-    tensors = [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]
-    for dtype in dict.fromkeys(t.dtype for t in tensors):  # in the same order on all ranks
-        alike = [t for t in tensors if t.dtype == dtype]
-        flat = torch.cat([t.flatten() for t in alike])
-        all_reduce(flat)
-        flat.div_(dist.get_world_size())
-        for tensor, mean in zip(
-            alike, flat.split_with_sizes([t.numel() for t in alike]), strict=True
-        ):
-            tensor.copy_(mean.view(tensor.shape))
+    tensors = (*model.parameters(), *model.buffers())
+    average([t.detach() for t in tensors if t.is_floating_point()], all_reduce=all_reduce)
 
 
 def periodically(
-    training: Training, every: int, all_reduce: Callable[[Tensor], object] = dist.all_reduce
+    training: Training, every: int, all_reduce: AllReduce = dist.all_reduce
 ) -> Iterator[Step]:
     """Return steps to iterate over: train, and average after each `every` and after the last.
 
@@ -63,9 +52,7 @@ def periodically(
     return _averaging(training, every, all_reduce)
 
 
-def _averaging(
-    training: Training, every: int, all_reduce: Callable[[Tensor], object]
-) -> Iterator[Step]:
+def _averaging(training: Training, every: int, all_reduce: AllReduce) -> Iterator[Step]:
     for step in training:
         if training.index % every == 0 or training.index == training.total:
             average_parameters(training.model, all_reduce)

@@ -143,7 +143,7 @@ PRELOADED = (
     "torch.distributed.pipelining",
     "torch.distributed.tensor.parallel",
 )
-"""What the server imports once, for all ranks to share: a second and a hundred MiB for each."""
+"""What the server imports once, so that ranks need not, and share the memory of it."""
 
 
 def _context() -> Any:

@@ -80,6 +80,7 @@ def init() -> Iterator[World]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     with _join(backend, rank, size):
         try:
+            dist.barrier()  # a rank that exchanges nothing must not leave before all have come
             yield World(rank, size, device)
         except BaseException:
             if size == 1:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from labkit import data, models
 from labkit.compare import Race, scoreboard
 from labkit.facts import Facts, default_device, machine_facts, synchronize, threads
+from labkit.lessons.memory import give_back_memory
 from labkit.lessons.prose import Prose
 from labkit.measure.statistics import Estimate
 
@@ -81,6 +82,7 @@ def open_lesson(number: str, profile: str | None, *, steps: Mapping[str, int]) -
     with threads(1):
         facts = machine_facts()
         minutes = steps[chosen] * _reference_step() / 60
+    give_back_memory()  # of those steps and their data
     return Lesson(number, chosen, facts, minutes)
 
 

@@ -1,4 +1,4 @@
-"""Notebook 11: what its results mean, and the checks of its exercises."""
+"""Notebook 11: what its results mean; the checks of its exercises stand in `exercises_11`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
@@ -10,7 +10,10 @@ from labkit.distributed import launch
 from labkit.distributed.efficiency import StepCost
 from labkit.distributed.ring import ring_bytes
 from labkit.lessons import ranks_11
-from labkit.lessons.check import exercise, wrong_number
+from labkit.lessons.exercises_11 import ENOUGH as ENOUGH
+from labkit.lessons.exercises_11 import resnet_bytes as resnet_bytes
+from labkit.lessons.exercises_11 import smallest_batch as smallest_batch
+from labkit.lessons.exercises_11 import uneven_mean as uneven_mean
 from labkit.lessons.lesson import Prediction
 from labkit.lessons.prose import Prose
 from labkit.lessons.ranks_11 import CEILING, STEPS, Optimizers, Span
@@ -18,8 +21,6 @@ from labkit.measure import Estimate, paired_ratio
 from labkit.measure.statistics import mean_interval
 from labkit.table import Table
 
-ENOUGH = 0.9
-"""Of the ceiling: what two processes should reach."""
 SAME = 1e-3  # of the way that the weights went: rounding is far below, another algorithm far above
 
 
@@ -147,13 +148,22 @@ def read_timeline(spans: Sequence[Span]) -> Prose:
         (s.end for s in spans if s.what in ("forward", "backward", "optimizer")), default=end
     )
     begun = sum(span.start < 0.999 * end for span in sending)
-    total = sum(span.end - span.start for span in sending)
+    total = _covered(sending)
     return Prose(
         f"The gradient left in {len(sending)} messages, {begun} of them while this rank still was "
         f"in its backward pass. Some message was on its way for {1e3 * total:.1f} ms of a step of "
         f"{1e3 * last:.1f} ms. A bar holds waiting, too: a message ends when the *other* rank has "
         "come as far. The optimizer starts when the last message is there."
     )
+
+
+def _covered(spans: Sequence[Span]) -> float:
+    """Return the seconds in which at least one span goes on."""
+    total, reached = 0.0, float("-inf")
+    for span in sorted(spans, key=lambda span: span.start):
+        total += max(0.0, span.end - max(span.start, reached))
+        reached = max(reached, span.end)
+    return total
 
 
 def read_scaling(times: Mapping[str, Sequence[float]], ranks: int, guess: Prediction) -> Prose:
@@ -209,71 +219,67 @@ def read_rules(ranks: Sequence[Mapping[str, Mapping[int, float]]]) -> Prose:
     """Return what each rule for the learning rate costs in accuracy.
 
     Args:
-        ranks: for each rank {rule: {seed: accuracy}}; the first rule is the small batch.
+        ranks: for each rank {rule: {seed: accuracy}}: the small batch, then the large one at the
+            same rate, at the scaled rate, and at the scaled rate with warm-up.
     """
     rules = {name: {s: a for rank in ranks for s, a in rank[name].items()} for name in ranks[0]}
-    (first, small), *others = rules.items()
+    first, *_, scaled, warm = rules
     rows = ["| | accuracy | against the small batch |", "|---|---|---|"]
-    rows.append(f"| {first} | {fmean(small.values()):.1%} | |")
-    lost = {}
-    for name, accuracies in others:
-        points = [100 * (accuracies[seed] - small[seed]) for seed in small]
-        lost[name] = mean_interval(points)
-        rows.append(f"| {name} | {fmean(accuracies.values()):.1%} | {lost[name]:+.1f} points |")
-    return Prose("\n".join([*rows, "", _rules_verdict(lost)]))
+    rows.append(f"| {first} | {fmean(rules[first].values()):.1%} | |")
+    lost = {name: _points(rules[name], rules[first]) for name in rules if name != first}
+    for name, points in lost.items():
+        rows.append(f"| {name} | {fmean(rules[name].values()):.1%} | {points:+.1f} points |")
+    warmed = _warmed(_points(rules[warm], rules[scaled]))
+    return Prose("\n".join([*rows, "", f"{_rules_verdict(lost)} {warmed}"]))
+
+
+def _points(accuracies: Mapping[int, float], baseline: Mapping[int, float]) -> Estimate:
+    """Return the points of accuracy gained over a baseline, paired by seed."""
+    return mean_interval([100 * (accuracies[seed] - baseline[seed]) for seed in baseline])
 
 
 def _rules_verdict(lost: Mapping[str, Estimate]) -> str:
     same, *scaled = lost.values()
     best = max(scaled, key=lambda estimate: estimate.value)
     if same.high < 0 and best.low > same.high:
+        back = min(1.0, 1 - best.value / same.value)
         return (
             "**The same rate is too small for the large batch:** so many times fewer steps, each "
-            "as short as before, do not get as far. A larger rate brings most of it back."
+            f"as short as before, do not get as far. A larger rate brings {back:.0%} of it back."
         )
     if best.high < 0:
         return "**The large batch costs accuracy here, whatever the rate.** It takes fewer steps."
     return "**This measurement can't tell the rules apart:** more seeds or epochs would."
 
 
-# ---- exercises
+def _warmed(gain: Estimate) -> str:
+    """Say what warm-up does at the scaled rate."""
+    if gain.low > 0:
+        return f"Warm-up gains {gain:.1f} points."
+    if gain.high < 0:
+        return f"Warm-up makes it worse by {-gain.value:.1f} points: it takes a fifth of few steps."
+    return f"Whether warm-up helps can't be told here: {gain:+.1f} points."
 
 
-@exercise(
-    hint="The joined batch has 4 samples. Add up their gradients and divide by 4.",
-    praise="Each rank weighs as much as it has samples. DistributedDataParallel gives all ranks "
-    "the same weight, so parts must be equal, or the losses scaled: `joined_mean` does that.",
-)
-def uneven_mean(answer: object) -> str | None:
-    """Check the joined mean of 3 samples with mean gradient 1 and one with 5."""
-    if answer in (3, 3.0) and not isinstance(answer, bool):
-        return "That is the mean of the two means: the single sample would weigh as much as three."
-    return wrong_number(answer, 2.0, 1e-9, "Weigh each rank by its number of samples.")
+def read_cost(cost: StepCost, times: Mapping[str, Sequence[float]], batch: int = 128) -> Prose:
+    """Return the four numbers of a step, and what they leave out, seen in the ways' own times.
 
-
-@exercise(
-    hint="4 bytes a parameter. In a ring of n ranks each sends 2 (n - 1) / n times the tensor.",
-    praise="Whatever the number of ranks, each sends less than twice the gradient a step.",
-)
-def resnet_bytes(answer: object) -> str | None:
-    """Check the bytes that each of 8 ranks sends a step for 11,689,512 parameters in fp32."""
-    size = 4 * 11_689_512
-    if wrong_number(answer, size, 1e-3, "") is None:
-        return "That is the gradient's size, once."
-    if wrong_number(answer, 7 * size, 1e-3, "") is None:
-        return "That is what it takes to send it to each of the 7 others: the ring does better."
-    return wrong_number(answer, ring_bytes(size, 8), 1e-3, "Count in bytes, not in megabytes.")
-
-
-@exercise(
-    hint="`cost.efficiency(batch, ranks)` is the share of computing. Try 1, 2, 4, 8, …",
-    praise="Below that batch you pay for ranks that mostly wait.",
-)
-def smallest_batch(answer: object, cost: StepCost) -> str | None:
-    """Check the smallest power of two a rank at which 8 ranks compute 90 % of the time."""
-    right = cost.smallest_batch(ENOUGH, 8)
-    if isinstance(answer, int | float) and not isinstance(answer, bool) and answer > right:
-        if answer < 2**60 and answer == cost.smallest_batch(ENOUGH, 64):
-            return f"{answer} is for 64 ranks."
-        return f"{answer:g} does it, but a smaller power of two does, too."
-    return wrong_number(answer, right, 0, "There the share is still below 90 %.")
+    Args:
+        cost: measured by ranks_11.time_costs.
+        times: of ranks_11.time_ways, with two ranks and `batch` images each.
+        batch: images a rank.
+    """
+    message = cost.message
+    predicted, measured = cost.efficiency(batch, 2), shares(times)["one message"]
+    if measured.high < predicted:
+        verdict = "What is missing is no sending: it is waiting for whoever is late."
+    elif measured.low > predicted:
+        verdict = "The machine was busier when the four numbers were taken."
+    else:
+        verdict = "So they tell all that is seen here."
+    return Prose(
+        f"A step: {1e3 * cost.fixed:.2f} ms + {1e6 * cost.image:.0f} us an image. A message: "
+        f"{1e6 * message.latency:.0f} us + {1e9 * message.per_byte:.2f} ns a byte.\n\nFor {batch} "
+        f"images and 2 ranks that makes {predicted:.0%} computing. Measured above, for one message "
+        f"a step: {measured:.2f} of the ceiling. {verdict}"
+    )

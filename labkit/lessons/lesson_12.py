@@ -1,14 +1,17 @@
-"""Notebook 12: what its results mean, and the checks of its exercises."""
+"""Notebook 12: what its results mean; the checks of its exercises stand in `exercises_12`."""
 
 from collections.abc import Mapping, Sequence
 from math import isinf
 from statistics import fmean
 from typing import TypeAlias
 
-from labkit.distributed.buckets import MessageCost
-from labkit.distributed.compress import low_rank_numbers
 from labkit.distributed.ring import ring_bytes
-from labkit.lessons.check import exercise, wrong_number
+from labkit.lessons.exercises_12 import NORMS_OF_RESNET18 as NORMS_OF_RESNET18
+from labkit.lessons.exercises_12 import RESNET18_BYTES as RESNET18_BYTES
+from labkit.lessons.exercises_12 import break_even_kib as break_even_kib
+from labkit.lessons.exercises_12 import exchanges as exchanges
+from labkit.lessons.exercises_12 import low_rank_ratio as low_rank_ratio
+from labkit.lessons.exercises_12 import resnet_megabytes as resnet_megabytes
 from labkit.lessons.lesson import Prediction
 from labkit.lessons.prose import Prose
 from labkit.lessons.ranks_12 import DEALS, NORMS, NormRun, Swept, Way
@@ -18,8 +21,6 @@ from labkit.table import Table
 
 NormRuns: TypeAlias = Mapping[str, Mapping[str, NormRun]]
 """{deal: {kind of norm: result}} of one rank."""
-RESNET18_BYTES = 46_758_048  # its gradient in fp32: 11,689,512 parameters of torchvision's
-NORMS_OF_RESNET18 = 20
 
 
 def read_messages(
@@ -85,9 +86,15 @@ def read_compression(ways: Mapping[str, Way]) -> Prose:
     lines.append(
         "Between two processes of one machine bytes are cheap. Over a network of 1 Gbit/s the fp32 "
         f"gradient of this small network needs {_gigabit_ms(ways[baseline].sent):.1f} ms a step, "
-        f"that of ResNet-18 {_gigabit_ms(ring_bytes(RESNET18_BYTES, 2)):.0f} ms. Rounding to 16 "
-        "bits does far less than the noise of a batch. What a low rank leaves out is most of the "
-        "gradient."
+        f"that of ResNet-18 {_gigabit_ms(ring_bytes(RESNET18_BYTES, 2)):.0f} ms."
+    )
+    rounded, low_rank = (
+        max(way.error for name, way in ways.items() if name.startswith(kinds))
+        for kinds in (("bf16", "fp16"), "PowerSGD")
+    )
+    lines.append(
+        f"Rounding to 16 bits moves the gradient by {rounded:.1%} of its length at most, a low "
+        f"rank by up to {low_rank:.0%}."
     )
     return Prose(" ".join(lines))
 
@@ -112,9 +119,9 @@ def read_feedback(losses: Mapping[str, Sequence[Sequence[float]]]) -> Prose:
     said = f"At the end: {', '.join(f'{name} **{loss:.2f}**' for name, loss in ends.items())}."
     if without > feedback + 0.02 and without - whole > feedback - whole:
         meaning = (
-            "What rank 2 leaves out is most of the gradient, the same part in step after step. "
-            "Thrown away, it never moves a weight. Fed back, it grows until it is among the two "
-            "directions that are sent: late, but not lost."
+            "Without feedback, what rank 2 leaves out of a step is lost. With it, that is added to "
+            "the next gradient, and grows until it is among the two directions that are sent: "
+            "late, but not lost."
         )
     else:
         meaning = "In so short a training feedback shows no gain: run a longer profile."
@@ -238,61 +245,3 @@ def read_norms(ranks: Sequence[NormRuns], guess: Prediction) -> Prose:
     )
     lines.append(f"\n{guess.against(_gain(ranks, DEALS[1]))}")
     return Prose("\n".join(lines))
-
-
-@exercise(
-    hint="Each rank sends 2 (n - 1) / n times the gradient, 4 bytes a number.",
-    praise="Twice the gradient, nearly, and never more, however many ranks there are.",
-)
-def resnet_megabytes(answer: object) -> str | None:
-    """Check the megabytes that each of 4 ranks sends for a gradient of ResNet-18."""
-    right = ring_bytes(RESNET18_BYTES, 4) / 1e6
-    if wrong_number(answer, right / 4, 0.02, "") is None:
-        return "That many million numbers: each takes 4 bytes."
-    if wrong_number(answer, 1e6 * right, 0.02, "") is None:
-        return "Those are bytes; megabytes are wanted."
-    if wrong_number(answer, 4 * right, 0.02, "") is None:
-        return "That is what all ranks send together."
-    return wrong_number(answer, right, 0.02, "How many chunks does a rank send, and how large?")
-
-
-@exercise(
-    hint="Latency = bytes x seconds per byte. `cost.latency` and `cost.per_byte` are in seconds.",
-    praise="Buckets far above that waste little on latency; those far below do nothing else.",
-)
-def break_even_kib(answer: object, cost: MessageCost) -> str | None:
-    """Check the size in KiB of the message whose latency is as long as its transfer."""
-    right = cost.break_even / 1024
-    if wrong_number(answer, 1024 * right, 0.02, "") is None:
-        return "Those are bytes; KiB are wanted."
-    if wrong_number(answer, 1 / right, 0.02, "") is None:
-        return "Upside down: a longer latency needs a larger message."
-    return wrong_number(answer, right, 0.02, "Set the two terms of the formula equal.")
-
-
-@exercise(
-    hint="Unfold the tensor to 64 rows. How many numbers do P (64 x r) and Q (columns x r) have?",
-    praise="And bf16 makes it twice as much again.",
-)
-def low_rank_ratio(answer: object) -> str | None:
-    """Check how many times fewer numbers rank 2 sends for a 3x3 convolution from 32 to 64."""
-    numbers = 64 * 32 * 3 * 3
-    right = numbers / low_rank_numbers((64, 32, 3, 3), 2)
-    if wrong_number(answer, 1 / right, 0.02, "") is None:
-        return "Upside down: how many times fewer?"
-    if wrong_number(answer, 2 * right, 0.02, "") is None:
-        return "That is rank 1."
-    if wrong_number(answer, numbers / right, 0.02, "") is None:
-        return "So many numbers travel. How many times fewer is that?"
-    return wrong_number(answer, right, 0.02, "The matrix is 64 x (32 x 3 x 3).")
-
-
-@exercise(
-    hint="One exchange forward and one backward, for each norm.",
-    praise="Each costs a latency and a wait for the slowest rank, however few its bytes.",
-)
-def exchanges(answer: object) -> str | None:
-    """Check how many exchanges the norms of ResNet-18 make in a training step."""
-    if answer == NORMS_OF_RESNET18:
-        return "So many in the forward pass alone."
-    return wrong_number(answer, 2 * NORMS_OF_RESNET18, 0, "ResNet-18 has 20 batch norms.")

@@ -158,7 +158,7 @@ def read_race(raced: Mapping[str, Sequence[Raced]], guess: Prediction) -> Prose:
             f"Something was made of it by: {', '.join(faster)}."
         )
     else:
-        cores = "No way is faster than one process, although there are two processes."
+        cores = "No way is shown to be faster than one process, although there are two processes."
     return Prose("\n".join([*lines, f"{_agreement(raced)} {cores} {_against_data(raced)}"]))
 
 

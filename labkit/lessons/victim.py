@@ -9,8 +9,6 @@ Run as `python -m labkit.lessons.victim CHECKPOINT IMAGES`. The images come in a
 loading the whole data set a second time would cost more memory than the training.
 """
 
-import ctypes
-import gc
 import subprocess
 import sys
 import tempfile
@@ -25,6 +23,7 @@ from typing import IO
 from labkit import models
 from labkit.data import ImageData
 from labkit.facts import threads
+from labkit.lessons.memory import give_back_memory
 from labkit.training import Recipe, Training, checkpoint
 
 STEPS, SAVE_EVERY, KILL_AFTER = 120, 20, 45
@@ -93,18 +92,6 @@ def train_and_kill(path: Path, images: ImageData, *, timeout: float = 120.0) -> 
                 f"could be killed at step {KILL_AFTER}. {last_words}".strip()
             )
     return Killed(returncode, reached, int(checkpoint.read_state(path)["index"]))
-
-
-def give_back_memory() -> None:
-    """Return freed memory to the system, as far as its allocator offers to: two processes must fit.
-
-    The allocator of most Linux systems keeps what a program has freed, in case it wants it again.
-    """
-    gc.collect()
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other allocators have none
-        if trim is not None:
-            trim(0)
 
 
 @contextmanager

@@ -45,16 +45,22 @@ def flops(function: Callable[[], object]) -> int:
     return int(counter.get_total_flops())
 
 
-def step_flops(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> int:
-    """Return the floating-point operations of a training step with cross-entropy loss.
+def step_flops(
+    model: nn.Module,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = F.cross_entropy,
+) -> int:
+    """Return the floating-point operations of a training step.
 
     Forward and backward pass; the optimizer's own are not counted. The model, its gradients and
     the random generators are left as they were.
 
     Args:
-        model: called as `model(images)`; returns logits (B, classes).
-        images: what the model takes, batch first.
-        labels: int64 (B,).
+        model: called as `model(inputs)`.
+        inputs: what the model takes, batch first.
+        targets: what the loss takes.
+        loss: called as `loss(model(inputs), targets)`; returns a scalar, as for `train`.
 
     Raises:
         TypeError: `model` is not a module.
@@ -66,9 +72,9 @@ def step_flops(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> 
             raise ValueError("model has no parameter that requires a gradient: nothing to train")
 
         def step() -> None:
-            loss = F.cross_entropy(model(images), labels)
-            # Not loss.backward(): that would add to the gradients that the parameters hold.
-            torch.autograd.grad(loss, parameters, allow_unused=True)
+            value = loss(model(inputs), targets)
+            # Not value.backward(): that would add to the gradients that the parameters hold.
+            torch.autograd.grad(value, parameters, allow_unused=True)
 
         return flops(step)
 

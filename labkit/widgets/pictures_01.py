@@ -6,9 +6,8 @@ from statistics import median
 from matplotlib.figure import Figure
 
 from labkit.training import Phases
+from labkit.widgets.smooth import smooth
 from labkit.widgets.style import INK, MUTED, figure, label_axes, label_lines, line_style
-
-SMOOTHING = 0.9
 
 
 def batch_bars(taken: Mapping[int, Sequence[Phases]]) -> Figure:
@@ -66,9 +65,9 @@ def resumed(whole: Sequence[float], continued: Mapping[str, Sequence[float]]) ->
         style = line_style(number)
         # What came before the kill is the same for all, so it is smoothed in.
         before = len(whole) - len(losses)
-        smooth = _smooth([*whole[:before], *losses])[before:]
-        axes.plot(range(before + 1, len(whole) + 1), smooth, **style)
-        ends.append((name, smooth[-1], style["color"]))
+        curve = smooth([*whole[:before], *losses])[before:]
+        axes.plot(range(before + 1, len(whole) + 1), curve, **style)
+        ends.append((name, curve[-1], style["color"]))
     saved = len(whole) - max(map(len, continued.values()))
     axes.axvline(saved, color=MUTED, linewidth=1.2)
     axes.annotate(
@@ -84,11 +83,3 @@ def resumed(whole: Sequence[float], continued: Mapping[str, Sequence[float]]) ->
     fig.draw_without_rendering()
     label_lines(axes, ends)
     return fig
-
-
-def _smooth(values: Sequence[float]) -> list[float]:
-    average, result = 0.0, []
-    for number, value in enumerate(values, start=1):
-        average = SMOOTHING * average + (1 - SMOOTHING) * value
-        result.append(average / (1 - SMOOTHING**number))
-    return result

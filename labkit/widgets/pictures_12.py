@@ -10,6 +10,7 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from labkit.distributed.buckets import MessageCost
 from labkit.distributed.ring import RingState, ring_bytes, ring_steps
+from labkit.widgets.smooth import smooth
 from labkit.widgets.style import (
     COLORS,
     GRID,
@@ -21,7 +22,6 @@ from labkit.widgets.style import (
     line_style,
 )
 
-SMOOTHING = 0.9
 KIB = 1024
 KEY = "numbers: the ranks whose shares are in a chunk · dashed: just came · framed: complete"
 
@@ -158,23 +158,15 @@ def losses(curves: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
     axes = fig.subplots()
     ends = []
     for number, (name, seeds) in enumerate(curves.items()):
-        smooth = _smooth([fmean(values) for values in zip(*seeds, strict=True)])
+        curve = smooth([fmean(values) for values in zip(*seeds, strict=True)])
         style = line_style(number)
-        axes.plot(range(1, len(smooth) + 1), smooth, **style)
-        ends.append((name, smooth[-1], style["color"]))
+        axes.plot(range(1, len(curve) + 1), curve, **style)
+        ends.append((name, curve[-1], style["color"]))
     label_axes(axes, "Training on compressed gradients", "step", "cross-entropy, smoothed (nats)")
-    axes.set_xlim(1, len(smooth))
+    axes.set_xlim(1, len(curve))
     fig.draw_without_rendering()
     label_lines(axes, ends)
     return fig
-
-
-def _smooth(values: Sequence[float]) -> list[float]:
-    average, result = 0.0, []
-    for number, value in enumerate(values, start=1):
-        average = SMOOTHING * average + (1 - SMOOTHING) * value
-        result.append(average / (1 - SMOOTHING**number))
-    return result
 
 
 def accuracies(outcomes: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> Figure:

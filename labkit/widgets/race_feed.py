@@ -3,7 +3,7 @@
 The curves come from the race's records, not from its rounds, so a race that was loaded from a file,
 or stopped and continued, shows all it has. Seeds follow one another on the same axes, each as a
 curve of its own: how far they lie apart is the noise that a difference between arms has to beat.
-A single batch's loss jumps about, so the loss is smoothed as Adam smooths its moments.
+A single batch's loss jumps about, so the loss is smoothed.
 """
 
 import math
@@ -14,10 +14,10 @@ from labkit.compare.record import Record
 from labkit.compare.report import accuracy_percent, speed, step_milliseconds
 from labkit.table import Table
 from labkit.widgets.feed import Feed, Panel, Point, Status, feed
+from labkit.widgets.smooth import Smooth
 
 X_LABELS = ("steps", "training seconds")
 LOSS, ACCURACY = 0, 1
-SMOOTHING = 0.9
 POINTS = 400
 """Points of one curve, at most: more than pixels it is drawn on."""
 
@@ -86,7 +86,7 @@ class _Cursor:
     def __init__(self, arm: int, number: int, stride: int) -> None:
         self.arm, self.number, self.stride = arm, number, stride
         self.steps = self.evaluations = 0
-        self.seconds = self.average = 0.0
+        self.seconds, self.average = 0.0, Smooth()
 
     def new_points(self, record: Record) -> list[Point]:
         """Return the points that `record` has gained since the last call."""
@@ -95,12 +95,11 @@ class _Cursor:
             loss, seconds = record.losses[self.steps], record.seconds[self.steps]
             self.steps += 1
             self.seconds += seconds
-            self.average = SMOOTHING * self.average + (1 - SMOOTHING) * loss
+            average = self.average.add(loss)
             if self.steps == 1:
                 points += self._gap(LOSS)
             if self.steps % self.stride == 0:
-                smooth = self.average / (1 - SMOOTHING**self.steps)
-                points.append(Point(LOSS, self.arm, self.steps, smooth, self.seconds))
+                points.append(Point(LOSS, self.arm, self.steps, average, self.seconds))
         while self.evaluations < len(record.evaluations):
             steps, seconds, accuracy = record.evaluations[self.evaluations]
             self.evaluations += 1

@@ -7,7 +7,6 @@ mean of a few; the first steps, which load data and build kernels, are left out,
 that a pause made long.
 """
 
-import math
 from collections.abc import Sequence
 from statistics import median
 
@@ -15,7 +14,7 @@ from labkit.compare.record import WARMUP_ROUNDS
 from labkit.distributed import Ranks, Report
 from labkit.table import Table
 from labkit.widgets.feed import Panel, Point, Status, feed
-from labkit.widgets.race_feed import SMOOTHING
+from labkit.widgets.smooth import Smooth
 
 LOSS = 0
 """Number of the panel with the loss; the lanes follow it."""
@@ -93,7 +92,7 @@ class _Lane:
     def __init__(self, rank: int) -> None:
         self.rank, self.step, self.steps, self.bytes_sent = rank, 0, 0, 0
         self.parts: list[tuple[float, float]] = []  # seconds of a step: computing, waiting
-        self._average, self._weight = 0.0, 0.0
+        self._loss = Smooth()
         self._reports, self._skip = 0, True
         self._block: list[tuple[float, float]] = []
         self._new: list[Point] = []
@@ -103,20 +102,14 @@ class _Lane:
         passed = max(1, report.step + 1 - self.step)
         self.step, self.steps = report.step + 1, report.steps or self.steps
         self.bytes_sent += report.bytes_sent
-        self._average = SMOOTHING * self._average + (1 - SMOOTHING) * report.loss
-        self._weight = SMOOTHING * self._weight + (1 - SMOOTHING)
+        self._loss.add(report.loss)
         if self._reports % self._size() == 0:
-            self._new.append(Point(LOSS, self.rank, self.step, self.loss))
+            self._new.append(Point(LOSS, self.rank, self.step, self._loss.value))
         self._reports += 1
         if not self._skip and report.step >= WARMUP_ROUNDS:
             waiting = min(report.waiting, report.seconds)
             self._add((report.seconds - waiting) / passed, waiting / passed)
         self._skip = False
-
-    @property
-    def loss(self) -> float:
-        """Smoothed as Adam smooths its moments."""
-        return self._average / self._weight if self._weight else math.nan
 
     def skip_one(self) -> None:
         """Leave out the time of the next report."""
@@ -150,7 +143,7 @@ class _Lane:
         return (
             str(self.rank),
             str(self.step),
-            f"{self.loss:.3f}" if self.step else "–",
+            f"{self._loss.value:.3f}" if self.step else "–",
             f"{self.bytes_sent / 1e6:.1f}",
             f"{1e3 * self.seconds_a_step():.1f}" if whole else "–",
             f"{100 * waiting / whole:.0f}" if whole else "–",

@@ -17,10 +17,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import psutil
 from playwright.sync_api import Browser, Page, Playwright
 
@@ -44,6 +45,15 @@ SETTINGS = {
     "docmanager-extension/plugin": {"autosave": False},
     "apputils-extension/themes": {"adaptive-theme": False},
 }
+
+
+def notebook_of(cells: Mapping[str, str], path: Path) -> Path:
+    """Write a notebook of code cells, {id: source}, and return its path."""
+    made = nbformat.v4.new_notebook()
+    made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    made.cells = [nbformat.v4.new_code_cell(text, id=name) for name, text in cells.items()]
+    nbformat.write(made, path)
+    return path
 
 
 class LabServer:

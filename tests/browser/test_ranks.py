@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import nbformat
 import psutil
 import pytest
-from lab import LabServer, LiveElement, Notebook, opened
+from lab import LabServer, LiveElement, Notebook, notebook_of, opened
 from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.timeout(150)
@@ -45,12 +44,7 @@ CELLS = {
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = nbformat.v4.new_notebook()
-    made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    made.cells = [nbformat.v4.new_code_cell(text, id=name) for name, text in CELLS.items()]
-    path = tmp_path_factory.mktemp("made") / "ranks.ipynb"
-    nbformat.write(made, path)
-    return path
+    return notebook_of(CELLS, tmp_path_factory.mktemp("made") / "ranks.ipynb")
 
 
 @pytest.fixture(scope="module")

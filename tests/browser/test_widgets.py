@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from lab import LabServer, LiveElement, Notebook, opened
+from lab import LabServer, LiveElement, Notebook, notebook_of, opened
 from nbconvert import HTMLExporter
 from PIL import Image
 from playwright.sync_api import Browser, Page
@@ -46,12 +46,7 @@ CELLS = {
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = nbformat.v4.new_notebook()
-    made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    made.cells = [nbformat.v4.new_code_cell(text, id=name) for name, text in CELLS.items()]
-    path = tmp_path_factory.mktemp("made") / "widgets.ipynb"
-    nbformat.write(made, path)
-    return path
+    return notebook_of(CELLS, tmp_path_factory.mktemp("made") / "widgets.ipynb")
 
 
 @pytest.fixture(scope="module")

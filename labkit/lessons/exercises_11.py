@@ -1,0 +1,48 @@
+"""Notebook 11: the checks of its exercises."""
+
+from labkit.distributed.efficiency import StepCost
+from labkit.distributed.ring import ring_bytes
+from labkit.lessons.check import exercise, wrong_number
+
+ENOUGH = 0.9
+"""Of the ceiling: what two processes should reach."""
+
+
+@exercise(
+    hint="The joined batch has 4 samples. Add up their gradients and divide by 4.",
+    praise="Each rank weighs as much as it has samples. DistributedDataParallel gives all ranks "
+    "the same weight, so parts must be equal, or the losses scaled: `joined_mean` does that.",
+)
+def uneven_mean(answer: object) -> str | None:
+    """Check the joined mean of 3 samples with mean gradient 1 and one with 5."""
+    if answer in (3, 3.0) and not isinstance(answer, bool):
+        return "That is the mean of the two means: the single sample would weigh as much as three."
+    return wrong_number(answer, 2.0, 1e-9, "Weigh each rank by its number of samples.")
+
+
+@exercise(
+    hint="4 bytes a parameter. In a ring of n ranks each sends 2 (n - 1) / n times the tensor.",
+    praise="Whatever the number of ranks, each sends less than twice the gradient a step.",
+)
+def resnet_bytes(answer: object) -> str | None:
+    """Check the bytes that each of 8 ranks sends a step for 11,689,512 parameters in fp32."""
+    size = 4 * 11_689_512
+    if wrong_number(answer, size, 1e-3, "") is None:
+        return "That is the gradient's size, once."
+    if wrong_number(answer, 7 * size, 1e-3, "") is None:
+        return "That is what it takes to send it to each of the 7 others: the ring does better."
+    return wrong_number(answer, ring_bytes(size, 8), 1e-3, "Count in bytes, not in megabytes.")
+
+
+@exercise(
+    hint="`cost.efficiency(batch, ranks)` is the share of computing. Try 1, 2, 4, 8, …",
+    praise="Below that batch you pay for ranks that mostly wait.",
+)
+def smallest_batch(answer: object, cost: StepCost) -> str | None:
+    """Check the smallest power of two a rank at which 8 ranks compute 90 % of the time."""
+    right = cost.smallest_batch(ENOUGH, 8)
+    if isinstance(answer, int | float) and not isinstance(answer, bool) and answer > right:
+        if answer < 2**60 and answer == cost.smallest_batch(ENOUGH, 64):
+            return f"{answer} is for 64 ranks."
+        return f"{answer:g} does it, but a smaller power of two does, too."
+    return wrong_number(answer, right, 0, "There the share is still below 90 %.")

@@ -1,0 +1,67 @@
+"""Notebook 12: the checks of its exercises."""
+
+from labkit.distributed.buckets import MessageCost
+from labkit.distributed.compress import low_rank_numbers
+from labkit.distributed.ring import ring_bytes
+from labkit.lessons.check import exercise, wrong_number
+
+RESNET18_BYTES = 46_758_048  # its gradient in fp32: 11,689,512 parameters of torchvision's
+NORMS_OF_RESNET18 = 20
+
+
+@exercise(
+    hint="Each rank sends 2 (n - 1) / n times the gradient, 4 bytes a number.",
+    praise="Twice the gradient, nearly, and never more, however many ranks there are.",
+)
+def resnet_megabytes(answer: object) -> str | None:
+    """Check the megabytes that each of 4 ranks sends for a gradient of ResNet-18."""
+    right = ring_bytes(RESNET18_BYTES, 4) / 1e6
+    if wrong_number(answer, right / 4, 0.02, "") is None:
+        return "That many million numbers: each takes 4 bytes."
+    if wrong_number(answer, 1e6 * right, 0.02, "") is None:
+        return "Those are bytes; megabytes are wanted."
+    if wrong_number(answer, 4 * right, 0.02, "") is None:
+        return "That is what all ranks send together."
+    return wrong_number(answer, right, 0.02, "How many chunks does a rank send, and how large?")
+
+
+@exercise(
+    hint="Latency = bytes x seconds per byte. `cost.latency` and `cost.per_byte` are in seconds.",
+    praise="Buckets far above that waste little on latency; those far below do nothing else.",
+)
+def break_even_kib(answer: object, cost: MessageCost) -> str | None:
+    """Check the size in KiB of the message whose latency is as long as its transfer."""
+    right = cost.break_even / 1024
+    if wrong_number(answer, 1024 * right, 0.02, "") is None:
+        return "Those are bytes; KiB are wanted."
+    if wrong_number(answer, 1 / right, 0.02, "") is None:
+        return "Upside down: a longer latency needs a larger message."
+    return wrong_number(answer, right, 0.02, "Set the two terms of the formula equal.")
+
+
+@exercise(
+    hint="Unfold the tensor to 64 rows. How many numbers do P (64 x r) and Q (columns x r) have?",
+    praise="And bf16 makes it twice as much again.",
+)
+def low_rank_ratio(answer: object) -> str | None:
+    """Check how many times fewer numbers rank 2 sends for a 3x3 convolution from 32 to 64."""
+    numbers = 64 * 32 * 3 * 3
+    right = numbers / low_rank_numbers((64, 32, 3, 3), 2)
+    if wrong_number(answer, 1 / right, 0.02, "") is None:
+        return "Upside down: how many times fewer?"
+    if wrong_number(answer, 2 * right, 0.02, "") is None:
+        return "That is rank 1."
+    if wrong_number(answer, numbers / right, 0.02, "") is None:
+        return "So many numbers travel. How many times fewer is that?"
+    return wrong_number(answer, right, 0.02, "The matrix is 64 x (32 x 3 x 3).")
+
+
+@exercise(
+    hint="One exchange forward and one backward, for each norm.",
+    praise="Each costs a latency and a wait for the slowest rank, however few its bytes.",
+)
+def exchanges(answer: object) -> str | None:
+    """Check how many exchanges the norms of ResNet-18 make in a training step."""
+    if answer == NORMS_OF_RESNET18:
+        return "So many in the forward pass alone."
+    return wrong_number(answer, 2 * NORMS_OF_RESNET18, 0, "ResNet-18 has 20 batch norms.")
