@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labkit import models
-from labkit.compression import ChannelGraph
+from labkit.compression.prune import ChannelGraph
 
 
 class Concat(nn.Module):

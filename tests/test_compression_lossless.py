@@ -9,7 +9,7 @@ from prune_support import HIGH, LOW, hard_inputs, same
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit.compression import fold_batch_norm, remove_lossless
+from labkit.compression.prune import fold_batch_norm, remove_lossless
 from labkit.facts import threads
 
 

@@ -10,8 +10,8 @@ from prune_support import HIGH, LOW, hard_inputs
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from labkit.compression.intervals import bounds
-from labkit.compression.trace import trace
+from labkit.compression.prune.intervals import bounds
+from labkit.compression.prune.trace import trace
 from labkit.facts import threads
 
 

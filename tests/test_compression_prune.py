@@ -9,7 +9,7 @@ from prune_support import outputs_zeroed, random_keep, same
 from torch import nn
 
 from labkit import models
-from labkit.compression import (
+from labkit.compression.prune import (
     channel_graph,
     choose,
     magnitude_scores,

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from labkit import models
-from labkit.compression import (
+from labkit.compression.prune import (
     batch_norm_scores,
     channel_graph,
     choose,

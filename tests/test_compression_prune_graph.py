@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labkit import models
-from labkit.compression import channel_graph, mask_channels, remove_channels
+from labkit.compression.prune import channel_graph, mask_channels, remove_channels
 from labkit.facts import threads
 
 

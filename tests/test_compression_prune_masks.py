@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from labkit import models
-from labkit.compression import (
+from labkit.compression.prune import (
     apply_masks,
     compressed_bytes,
     cubic_sparsity,

@@ -22,8 +22,8 @@ from itertools import count
 import torch
 from torch import Tensor, nn
 
-from labkit.compression.rules import Follower
-from labkit.compression.trace import Example, Operation, trace
+from labkit.compression.prune.rules import Follower
+from labkit.compression.prune.trace import Example, Operation, trace
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from labkit.compression.trace import Example, Operation, trace
+from labkit.compression.prune.trace import Example, Operation, trace
 
 
 def fold_batch_norm(model: nn.Module, example: Example) -> tuple[nn.Module, list[str]]:

@@ -12,8 +12,8 @@ from math import prod
 
 from torch import Tensor, fx, nn
 
-from labkit.compression.trace import Operation
-from labkit.compression.units import Units
+from labkit.compression.prune.trace import Operation
+from labkit.compression.prune.units import Units
 
 
 @dataclass(frozen=True)

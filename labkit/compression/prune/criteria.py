@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit.compression.graph import ChannelGraph, Place
+from labkit.compression.prune.graph import ChannelGraph, Place
 
 Scores = dict[str, Tensor]
 Batch = tuple[Tensor, Tensor]

@@ -27,10 +27,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labkit.compression.graph import ChannelGraph, channel_graph
-from labkit.compression.intervals import bounds, channel_dim, pads_with_zeros
-from labkit.compression.structured import Keep, remove_channels
-from labkit.compression.trace import Example
+from labkit.compression.prune.graph import ChannelGraph, channel_graph
+from labkit.compression.prune.intervals import bounds, channel_dim, pads_with_zeros
+from labkit.compression.prune.structured import Keep, remove_channels
+from labkit.compression.prune.trace import Example
 from labkit.table import Table
 
 # What can be said of a channel, from worst to best; the reader that says least decides.

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from labkit.compression.criteria import Scores
-from labkit.compression.graph import ChannelGraph
-from labkit.compression.structured import choose, remove_channels
+from labkit.compression.prune.criteria import Scores
+from labkit.compression.prune.graph import ChannelGraph
+from labkit.compression.prune.structured import choose, remove_channels
 
 
 @dataclass(frozen=True)

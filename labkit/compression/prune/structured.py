@@ -24,8 +24,8 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from labkit.compression.criteria import Scores
-from labkit.compression.graph import ChannelGraph, Place
+from labkit.compression.prune.criteria import Scores
+from labkit.compression.prune.graph import ChannelGraph, Place
 from labkit.facts import check_positive_int
 from labkit.measure import flops
 

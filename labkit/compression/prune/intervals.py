@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, fx
 
-from labkit.compression.trace import Operation, check_overwriting
+from labkit.compression.prune.trace import Operation, check_overwriting
 
 _FAR = 1e30  # stands for infinity inside an activation, whose own formula might give 0 x infinity
 # Where activations that first fall and then rise have their lowest value; the others only rise.

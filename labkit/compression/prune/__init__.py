@@ -1,0 +1,51 @@
+"""Remove weights or whole channels of a trained model, and prove what that costs."""
+
+from labkit.compression.prune.batch_norm_fold import fold_batch_norm
+from labkit.compression.prune.criteria import batch_norm_scores, magnitude_scores, taylor_scores
+from labkit.compression.prune.graph import ChannelGraph, Group, channel_graph
+from labkit.compression.prune.lossless import Finding, Lossless, remove_lossless
+from labkit.compression.prune.magnitude import (
+    apply_masks,
+    compressed_bytes,
+    cubic_sparsity,
+    magnitude_masks,
+    masked,
+    sparsity,
+)
+from labkit.compression.prune.semi_structured import n_m_mask, n_m_masks
+from labkit.compression.prune.sensitivity import Sensitivity, sensitivity
+from labkit.compression.prune.structured import (
+    Size,
+    choose,
+    mask_channels,
+    predict_size,
+    remove_channels,
+)
+
+__all__ = [
+    "ChannelGraph",
+    "Finding",
+    "Group",
+    "Lossless",
+    "Sensitivity",
+    "Size",
+    "apply_masks",
+    "batch_norm_scores",
+    "channel_graph",
+    "choose",
+    "compressed_bytes",
+    "cubic_sparsity",
+    "fold_batch_norm",
+    "magnitude_masks",
+    "magnitude_scores",
+    "mask_channels",
+    "masked",
+    "n_m_mask",
+    "n_m_masks",
+    "predict_size",
+    "remove_channels",
+    "remove_lossless",
+    "sensitivity",
+    "sparsity",
+    "taylor_scores",
+]
