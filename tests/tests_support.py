@@ -1,7 +1,8 @@
-"""What several test files use: small data and recipes, and the rule for an exercise's check."""
+"""What several test files use: small data and recipes, rules for exercises, imports of a source."""
 
+import ast
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -45,15 +46,52 @@ def tiny_transformer() -> models.Transformer:
     return model
 
 
-SILLY = ["many", [1], None, math.nan, math.inf, True, (1, 2), {}, 1j]
+SILLY = [
+    *("", "5", "many", [], [1], (1, 2), {}, True, object(), torch.ones(2)),
+    *(1j, math.nan, math.inf, -math.inf),
+]
+"""Answers that no exercise should take, and that no check may stumble over."""
 
 
 def check_is_sound(check: Callable[..., Any], right: object, wrong: Mapping[Any, str]) -> None:
     """A check accepts the right answer, says the given words of wrong ones, and never crashes."""
     assert check(right).right is True
-    assert check(None).right is None
+    assert check(None).right is check(...).right is None
     for answer, message in wrong.items():
         feedback = check(answer)
         assert feedback.right is False and message in feedback.message, (answer, feedback)
     for answer in SILLY:
         assert check(answer).right is not True
+
+
+def refuses(check: Callable[..., Any], answers: Iterable[object], *context: object) -> None:
+    """A check refuses every one of these answers, in words; without an answer it only hints."""
+    for answer in answers:
+        feedback = check(answer, *context)
+        assert feedback.right is False, answer
+        assert len(feedback.message) > 10
+    for answer in (None, ...):
+        assert check(answer, *context).right is None
+
+
+def sizes_at(low: float, high: float) -> torch.Tensor:
+    """Many sizes of gradients, spread evenly over powers of two."""
+    return 2.0 ** torch.linspace(low, high, 20_001)
+
+
+def imports(source: str) -> Iterator[tuple[str, bool]]:
+    """Yield (module, is it at the top level) for every import of a Python source."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        top = node in tree.body
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                yield name.name, top
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                yield "." * node.level + (node.module or ""), top
+            elif node.module == "labkit":
+                for name in node.names:
+                    yield f"labkit.{name.name}", top
+            else:
+                yield node.module, top

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from labkit import data, models
-from labkit.compare import Race, scoreboard
+from labkit.compare import Race, Tradeoff, scoreboard
 from labkit.facts import Facts, default_device, machine_facts, synchronize, threads
 from labkit.lessons.memory import give_back_memory
 from labkit.lessons.prose import Prose
@@ -36,7 +36,7 @@ class Lesson:
         """Return the value for this notebook's profile."""
         return {"smoke": smoke, "quick": quick, "full": full}[self.profile]
 
-    def record(self, race: Race, what: str) -> str:
+    def record(self, race: Race | Tradeoff, what: str) -> str:
         """Add the race's figures to the scoreboard; return the sentence that says so."""
         return self._append(race.row(what, notebook=self.number, profile=self.profile))
 

@@ -46,6 +46,9 @@ WAYS = {
     "DDP, tuned": Way(data_parallel),
     "DDP, small buckets": Way(partial(data_parallel, bucket_mib=0.05)),
     "DDP, in bf16": Way(lambda model: data_parallel(model, meter=Meter(torch.bfloat16))),
+    "DDP, contiguous weights": Way(
+        lambda model: data_parallel(model.to(memory_format=torch.contiguous_format))
+    ),
 }
 """The first is the honest ceiling: the same processes at the same time, each for itself."""
 

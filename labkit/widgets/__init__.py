@@ -1,10 +1,16 @@
 """What moves in the lab's notebooks, and how its pictures look."""
 
-from labkit.widgets import phases_feed, race_feed, ranks_feed  # noqa: F401  (they register)
+from labkit.widgets import (  # noqa: F401  (they register)
+    phases_feed,
+    race_feed,
+    ranks_feed,
+    tradeoff_feed,
+)
 from labkit.widgets.controls import Choice, Slider
 from labkit.widgets.feed import Feed, Panel, Point, Status, feed
 from labkit.widgets.knob import Knob, knob
 from labkit.widgets.live import LiveRun, live
+from labkit.widgets.scatter import tradeoff_figure
 from labkit.widgets.style import Picture, figure, label_axes, label_lines, line_style, picture, show
 
 __all__ = [
@@ -26,4 +32,5 @@ __all__ = [
     "live",
     "picture",
     "show",
+    "tradeoff_figure",
 ]

@@ -34,8 +34,9 @@ class Panel:
         y_label: with the unit in brackets.
         x_labels: one or two alternatives to plot against, such as ("steps", "training seconds").
         series: names of the lines or bands, in order.
-        kind: "lines"; "stacked" for bands that add up; or "lane" for such bands in a low strip,
-            of which a view shows several with one scale.
+        kind: "lines"; "stacked" for bands that add up; "lane" for such bands in a low strip, of
+            which a view shows several with one scale; or "scatter" for one point a series with
+            its intervals: the last three rows of a series are its value, low and high, in x and y.
 
     Raises:
         ValueError: no series, two of one name, not one or two x_labels, or another kind.
@@ -45,15 +46,16 @@ class Panel:
     y_label: str
     x_labels: tuple[str, ...]
     series: tuple[str, ...]
-    kind: Literal["lines", "stacked", "lane"] = "lines"
+    kind: Literal["lines", "scatter", "stacked", "lane"] = "lines"
 
     def __post_init__(self) -> None:
         if not self.series or len(set(self.series)) != len(self.series):
             raise ValueError(f"series must be different names, at least one, got {self.series!r}")
         if len(self.x_labels) not in (1, 2):
             raise ValueError(f"x_labels must hold one or two labels, got {self.x_labels!r}")
-        if self.kind not in ("lines", "stacked", "lane"):
-            raise ValueError(f'kind must be "lines", "stacked" or "lane", got {self.kind!r}')
+        if self.kind not in ("lines", "scatter", "stacked", "lane"):
+            kinds = '"lines", "scatter", "stacked" or "lane"'
+            raise ValueError(f"kind must be {kinds}, got {self.kind!r}")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the panel for a JSON message."""
@@ -130,8 +132,8 @@ def feed(thing: object) -> Feed:
     if isinstance(thing, Feed):
         return thing
     raise TypeError(
-        f"live() can show a Race, a Training, Ranks or a Feed, got {type(thing).__name__}; "
-        "register a feed for this type with labkit.widgets.feed.register"
+        "live() can show a Race, a Tradeoff, a Training, Ranks or a Feed, got "
+        f"{type(thing).__name__}; register a feed for this type with labkit.widgets.feed.register"
     )
 
 

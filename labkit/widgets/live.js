@@ -100,7 +100,7 @@ function makeView(model, el, store) {
 // -- the elements around the curves ----------------------------------------------------------
 
 function build(panels) {
-  const root = makeRoot("labkit-live", "Live view of a training run");
+  const root = makeRoot("labkit-live", "Live view of the work");
   const bar = make("div", "lk-bar", root);
   const state = make("div", "lk-state", bar);
   const words = make("div", "lk-words", state);
@@ -122,7 +122,7 @@ function build(panels) {
   const grid = make("div", `lk-panels${panels.length > 1 ? " lk-several" : ""}`, root);
   const lanes = make("div", "lk-lanes", null);
   const canvases = panels.map((panel) =>
-    make("canvas", "", panel.kind === "lane" ? lanes : grid, { role: "img" }));
+    make("canvas", `lk-${panel.kind}`, panel.kind === "lane" ? lanes : grid, { role: "img" }));
   if (lanes.children.length) {
     grid.append(lanes);
     grid.style.setProperty("--lk-lanes", lanes.children.length);

@@ -46,7 +46,7 @@ def live(thing: object, *, background: bool = True) -> "LiveRun":
     works, for example from the same cell before, is stopped first.
 
     Args:
-        thing: a Race, a Training, Ranks, or any Feed.
+        thing: a Race, a Training, a Tradeoff, Ranks, or any Feed.
         background: False works in the cell, which then ends when the work does. For Colab.
 
     Returns:

@@ -13,6 +13,7 @@ const LANE_TOP = 28, LANE_BOTTOM = 24;
 
 // `lanes`: the bands of all lanes, which share their scale.
 function draw(canvas, panel, curves, axis, look, lanes) {
+  if (panel.kind === "scatter") return scatter(canvas, panel, curves, look);
   const lane = panel.kind === "lane";
   const choice = Math.min(axis, panel.x_labels.length - 1);
   const g = prepare(canvas);
@@ -142,9 +143,11 @@ function frame(g, box, look, scale, [xTicks, xTexts], [yTicks, yTexts]) {
   g.lineWidth = 1;
   yTicks.forEach((value, i) => {
     const y = Math.round(scale.y(value)) + 0.5;
-    segment(g, box.left, y, box.right, y, i === 0 ? look.muted : look.line);
+    segment(g, box.left, y, box.right, y, look.line);
     write(g, yTexts[i], box.left - 8, y, look.muted, FONT, "right");
   });
+  const bottom = Math.round(box.bottom) + 0.5;
+  segment(g, box.left, bottom, box.right, bottom, look.muted);
   xTicks.forEach((value, i) => {
     const x = Math.round(scale.x(value)) + 0.5;
     segment(g, x, box.bottom, x, box.bottom + 4, look.muted);

@@ -8,7 +8,8 @@ state instead would cost more, and GitHub refuses some of it.
 """
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy
@@ -18,11 +19,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from labkit.table import Table
-from labkit.widgets import style
+from labkit.widgets import scatter, style
 from labkit.widgets.feed import History, Panel
 
-_PANEL, _LANE, _ROW, _EDGE = 2.7, 1.25, 0.3, 0.12  # heights in inches
-_WIDTH, _CHARACTER, _BETWEEN = 9.2, 0.092, 0.32  # widths in inches
+_HEIGHTS = {"lines": 2.7, "stacked": 2.7, "scatter": 4.2, "lane": 1.25}  # in inches, as all here
+_ROW, _EDGE = 0.3, 0.12  # heights
+_WIDTH, _CHARACTER, _BETWEEN = 9.2, 0.092, 0.32  # widths
 _LINE = 100  # characters
 
 
@@ -45,7 +47,7 @@ def twin(
 def draw(panels: Sequence[Panel], history: History, table: Table | None, headline: str) -> Figure:
     """Return one row of axes for each panel, one column for each x label, and the table."""
     columns = max(len(panel.x_labels) for panel in panels)
-    heights = [_LANE if panel.kind == "lane" else _PANEL for panel in panels]
+    heights = [_HEIGHTS[panel.kind] for panel in panels]
     above = sum(heights)
     rows = [table.headers, *table.rows] if table else []
     last = textwrap.wrap(f"{headline} {table.note if table else ''}", _LINE)
@@ -61,14 +63,14 @@ def draw(panels: Sequence[Panel], history: History, table: Table | None, headlin
         wide = len(panel.x_labels) < columns
         for choice in range(len(panel.x_labels)):
             axes = top.add_subplot(grid[index, :] if wide else grid[index, choice])
-            labels.append((axes, _draw_panel(axes, index, panel, history, choice)))
+            labels.append(_draw_panel(axes, index, panel, history, choice))
             if panel.kind == "lane":
                 lanes.append(axes)
     _align(lanes)
     _draw_table(bottom, rows, last, below)
     fig.draw_without_rendering()  # settles the layout, which the labels' distances depend on
-    for axes, ends in labels:
-        style.label_lines(axes, ends)
+    for write in labels:
+        write()
     return fig
 
 
@@ -79,28 +81,32 @@ def as_text(panels: Sequence[Panel], history: History, table: Table | None, head
 
 
 def _last_values(index: int, panel: Panel, history: History) -> str:
-    ends = []
+    ends, last = [], -3 if panel.kind == "scatter" else -1
     for series, name in enumerate(panel.series):
         _, y = history.curve(index, series)
-        ends.append(f"{name} {y[-1]:.4g}" if len(y) else f"{name} without a point")
+        ends.append(f"{name} {y[last]:.4g}" if len(y) else f"{name} without a point")
     return f"{panel.title}, {panel.y_label}: " + ", ".join(ends)
 
 
 def _draw_panel(
     axes: Axes, index: int, panel: Panel, history: History, choice: int
-) -> list[tuple[str, float, str]]:
-    """Draw the curves; return what `style.label_lines` is to write beside them."""
+) -> Callable[[], None]:
+    """Draw the curves or points; return what writes their names."""
     if panel.kind == "lane":
         style.label_axes(axes, f"{panel.title}: {panel.y_label}", panel.x_labels[choice], "")
     else:
         style.label_axes(axes, panel.title, panel.x_labels[choice], panel.y_label)
+    if panel.kind == "scatter":
+        spots = scatter.spots_in(history, index, panel)
+        scatter.draw(axes, spots)
+        return partial(scatter.label, axes, spots)
     curves = [history.curve(index, series, choice) for series in range(len(panel.series))]
     draw = _draw_lines if panel.kind == "lines" else _draw_bands
     axes.margins(x=0)
     labels = draw(axes, panel.series, curves)
     if labels:
         axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
-    return labels
+    return partial(style.label_lines, axes, labels)
 
 
 def _align(lanes: Sequence[Axes]) -> None:
@@ -150,9 +156,11 @@ def _draw_table(
     """Write the rows, the headers first, and the last lines into `part`, `height` inches high."""
     left = _EDGE / _WIDTH
     ends = _column_ends(rows)
+    shrink = min(1.0, (_WIDTH - 2 * _EDGE) / max(ends, default=1))
+    ends = [shrink * x for x in ends]
     for line, row in enumerate(rows):
         y = 1 - (_EDGE + (line + 0.5) * _ROW) / height
-        look: dict[str, Any] = {"color": style.INK, "fontsize": 10.5, "va": "center"}
+        look: dict[str, Any] = {"color": style.INK, "fontsize": 10.5 * shrink, "va": "center"}
         look["fontweight"] = "normal" if line else "bold"
         for i, (entry, x) in enumerate(zip(row, ends, strict=True)):
             part.text(x / _WIDTH if i else left, y, entry, ha="right" if i else "left", **look)

@@ -43,7 +43,7 @@ class LiveView(QuietWidget):
         commands: {kind of a message from the browser: what is done}.
     """
 
-    _esm = source("look.js", "plot.js", "live.js")
+    _esm = source("look.js", "plot.js", "scatter.js", "live.js")
     _css = source("look.css", "live.css")
     panels: "traitlets.List[Any]" = traitlets.List().tag(sync=True)
     status: "traitlets.Dict[str, Any]" = traitlets.Dict().tag(sync=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from lab import LabServer, LiveElement, Notebook, notebook_of, opened
+from lab import LabServer, notebook_of
+from pages import LiveElement, Notebook, opened
 from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.timeout(150)

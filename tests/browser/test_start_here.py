@@ -7,8 +7,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from lab import LabServer, LiveElement, Notebook, opened
+from lab import LabServer
 from nbconvert import HTMLExporter
+from pages import LiveElement, Notebook, opened
 from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.timeout(280)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from lab import LabServer, LiveElement, Notebook, notebook_of, opened
+from lab import LabServer, notebook_of
 from nbconvert import HTMLExporter
+from pages import LiveElement, Notebook, opened
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
