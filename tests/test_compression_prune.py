@@ -58,6 +58,8 @@ def test_size_is_as_predicted(name: str) -> None:
         predicted = predict_size(graph, keep)
         assert predicted.parameters == sum(p.numel() for p in smaller.parameters())
         assert predicted.flops == flops(lambda model=smaller: model(inputs))
+        held = (*smaller.parameters(), *smaller.buffers())
+        assert predicted.bytes == sum(tensor.nbytes for tensor in held)
 
 
 def test_half_of_the_channels_is_a_quarter_of_the_inner_layers() -> None:

@@ -1,6 +1,7 @@
 """Remove weights or whole channels of a trained model, and prove what that costs."""
 
 from labkit.compression.prune.batch_norm_fold import fold_batch_norm
+from labkit.compression.prune.budget import choose_for_flops
 from labkit.compression.prune.criteria import batch_norm_scores, magnitude_scores, taylor_scores
 from labkit.compression.prune.graph import ChannelGraph, Group, channel_graph
 from labkit.compression.prune.lossless import Finding, Lossless, remove_lossless
@@ -33,6 +34,7 @@ __all__ = [
     "batch_norm_scores",
     "channel_graph",
     "choose",
+    "choose_for_flops",
     "compressed_bytes",
     "cubic_sparsity",
     "fold_batch_norm",

@@ -17,6 +17,7 @@ put through a softmax or divided by their number, returns another function witho
 from collections import defaultdict
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 
 import torch
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from labkit.compression.prune.rules import Follower
 from labkit.compression.prune.trace import Example, Operation, trace
+from labkit.measure import flops
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,12 @@ class ChannelGraph:
     groups: dict[str, Group]
     kept: dict[str, str]
     count: int
+
+    @cached_property
+    def flops(self) -> int:
+        """Operations of one forward pass of the example, counted once."""
+        with torch.enable_grad():  # attention is then not one fused kernel, which cannot be counted
+            return flops(lambda: self.model(*self.example))
 
 
 def channel_graph(model: nn.Module, example: Example) -> ChannelGraph:

@@ -27,17 +27,17 @@ from torch import Tensor, nn
 from labkit.compression.prune.criteria import Scores
 from labkit.compression.prune.graph import ChannelGraph, Place
 from labkit.facts import check_positive_int
-from labkit.measure import flops
 
 Keep = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Size:
-    """Of a model: number of parameters, and operations of one forward pass of the example."""
+    """Of a model: parameters, operations of a forward pass of the example, bytes of all tensors."""
 
     parameters: int
     flops: int
+    bytes: int
 
 
 def choose(
@@ -132,22 +132,22 @@ def predict_size(graph: ChannelGraph, keep: Keep) -> Size:
 
     Args and raises: see `remove_channels`. An empty `keep` gives the size of the whole model.
     """
-    stays, before = _stays(graph, keep), dict(graph.model.named_parameters())
+    stays, before = _stays(graph, keep), _tensors(graph.model)
     shapes = {name: list(tensor.shape) for name, tensor in before.items()}
     for place in graph.places:
-        if place.tensor in shapes:
-            shapes[place.tensor][place.dim] = int(stays[place.units].sum())
-    gone = {name: tensor.numel() - prod(shapes[name]) for name, tensor in before.items()}
+        shapes[place.tensor][place.dim] = int(stays[place.units].sum())
+    left = {name: prod(shape) for name, shape in shapes.items()}
     names = {id(tensor): name for name, tensor in before.items()}
-    with torch.enable_grad():  # attention is then not one fused kernel, which cannot be counted
-        operations = flops(lambda: graph.model(*graph.example))
+    operations = graph.flops
     for op in graph.operations:
         if op.kind in {"conv", "linear"} and op.module is not None and op.shape is not None:
             weight = op.module.weight
             assert isinstance(weight, Tensor)
             positions = prod(op.shape) // len(weight)
-            operations -= 2 * positions * gone[names[id(weight)]]
-    return Size(sum(p.numel() for p in before.values()) - sum(gone.values()), operations)
+            operations -= 2 * positions * (weight.numel() - left[names[id(weight)]])
+    parameters = sum(left[n] for n, t in before.items() if isinstance(t, nn.Parameter))
+    size = sum(left[name] * tensor.element_size() for name, tensor in before.items())
+    return Size(parameters, operations, size)
 
 
 def _ratios(scores: Scores, ratio: float | Mapping[str, float]) -> dict[str, float]:
@@ -199,6 +199,11 @@ def _by_tensor(graph: ChannelGraph, model: nn.Module) -> dict[str, list[Place]]:
             )
         found[place.tensor].append(place)
     return found
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return all parameters and buffers, each under one name."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def _tensor(model: nn.Module, name: str) -> Tensor:

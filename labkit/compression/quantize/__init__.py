@@ -1,0 +1,48 @@
+"""Fewer bits for each number of a trained model: smaller, and faster where kernels exist."""
+
+from labkit.compression.quantize.affine import (
+    Grid,
+    grid,
+    grid_of,
+    integer_linear,
+    round_trip,
+    to_floats,
+    to_integers,
+)
+from labkit.compression.quantize.aware import finish, quantization_aware
+from labkit.compression.quantize.dynamic import quantize_dynamic
+from labkit.compression.quantize.file_size import predicted_bytes
+from labkit.compression.quantize.files import load_quantized, save_quantized
+from labkit.compression.quantize.int8_model import Int8Model
+from labkit.compression.quantize.lowering import int8_kernels
+from labkit.compression.quantize.ranges import RANGES, least_error, min_max, percentile
+from labkit.compression.quantize.report import LayerError, layer_errors, leave_in_float
+from labkit.compression.quantize.static import quantize_static
+from labkit.compression.quantize.weight_only import quantize_weights
+
+__all__ = [
+    "RANGES",
+    "Grid",
+    "Int8Model",
+    "LayerError",
+    "finish",
+    "grid",
+    "grid_of",
+    "int8_kernels",
+    "integer_linear",
+    "layer_errors",
+    "least_error",
+    "leave_in_float",
+    "load_quantized",
+    "min_max",
+    "percentile",
+    "predicted_bytes",
+    "quantization_aware",
+    "quantize_dynamic",
+    "quantize_static",
+    "quantize_weights",
+    "round_trip",
+    "save_quantized",
+    "to_floats",
+    "to_integers",
+]

@@ -1,0 +1,183 @@
+"""A model as a graph that torchao can annotate, from the trace to "quantize, dequantize" pairs.
+
+torch.export turns a model into a graph of torch's basic operations. torchao folds batch norm into
+the convolutions, marks convolutions and linear layers, and puts an observer before each; after
+calibration the observers become pairs of "quantize, dequantize". The graph answers any batch size;
+all else of the inputs' shape is fixed, as are the decisions that `forward` took.
+
+What cannot be traced is refused: a forward that branches on the values of tensors, or one that
+returns something else than one tensor.
+"""
+
+import copy
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.experimental.symbolic_shapes import is_concrete_int
+
+from labkit.compression.quantize.torchao_import import pt2e
+
+aten = torch.ops.aten
+PRODUCTS = (aten.conv1d.default, aten.conv2d.default, aten.linear.default)
+Inputs = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A quantized model before lowering: it computes in float, between roundings to integers.
+
+    Args:
+        graph: of "quantize, dequantize, compute".
+        inputs: what it was exported with.
+        kind: "static" or "dynamic".
+        architecture: class name of the float model.
+        keep_float: names of the modules that were left in float.
+        names: attribute of the graph -> a name made of the float model's own names.
+    """
+
+    graph: fx.GraphModule
+    inputs: Inputs
+    kind: str
+    architecture: str
+    keep_float: tuple[str, ...]
+    names: dict[str, str]
+
+
+def convert(
+    model: nn.Module, batches: Iterable[Inputs], quantizer: Any, kind: str, keep: tuple[str, ...]
+) -> Reference:
+    """Export, observe over `batches` (at least one), and put the roundings in."""
+    batches = iter(batches)
+    first = next(batches)
+    graph = export(model, first)
+    weights = _weights(graph)
+    for name in keep:
+        quantizer.set_module_name_qconfig(name, None)
+    for node in graph.graph.nodes:
+        if node.target is aten.linear.default:  # so that those in torch's attention are found
+            node.meta["source_fn_stack"] = [(node.name, nn.Linear)]
+    prepared = pt2e().prepare_pt2e(graph, quantizer)
+    with torch.no_grad():
+        for inputs in chain([first], batches):
+            prepared(*inputs)
+        converted = pt2e().convert_pt2e(prepared)
+    names = _names(converted, weights)
+    if not any(name.endswith(".int8") for name in names.values()):
+        layers = "linear layers" if kind == "dynamic" else "convolutions and linear layers"
+        raise ValueError(f"{type(model).__name__} has no {layers} to quantize")
+    return Reference(converted, _two(first), kind, type(model).__name__, keep, names)
+
+
+def export(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
+    """Return the graph of a copy of the model in evaluation mode, for any batch size.
+
+    Raises:
+        TypeError: `model` is not a module.
+        ValueError: the model is not float32 on the CPU, cannot be traced, is tied to a batch size,
+            or does not return one tensor.
+    """
+    _check_model(model)
+    name = type(model).__name__
+    model, inputs = copy.deepcopy(model).eval(), _two(inputs)
+    try:
+        program = torch.export.export(model, inputs, dynamic_shapes=any_batch(inputs), strict=True)
+    except Exception as error:  # torch raises many kinds, and forward may raise any
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"{name} cannot be traced by torch.export, which quantization needs: {reason}"
+        ) from error
+    _check_program(program, name)
+    graph: fx.GraphModule = program.module()
+    return graph
+
+
+def any_batch(inputs: Inputs) -> Any:
+    """Return the dynamic shapes by which the first dimension of each input may vary."""
+    return tuple({0: torch.export.Dim.AUTO} for _ in inputs)
+
+
+def check_keep_float(model: nn.Module, keep_float: Collection[str]) -> tuple[str, ...]:
+    """Return the names as a tuple.
+
+    Raises:
+        TypeError: `model` is not a module, or a single string.
+        ValueError: a name that no module of the model has; the message lists those there are.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(keep_float, str):
+        raise TypeError(f"keep_float must be a collection of names, got the string {keep_float!r}")
+    names = [name for name, _ in model.named_modules() if name]
+    if unknown := sorted(set(keep_float) - set(names)):
+        raise ValueError(
+            f"keep_float names no module of the model: {', '.join(map(repr, unknown))}; "
+            f"there are {', '.join(names)}"
+        )
+    return tuple(sorted(keep_float))
+
+
+def _two(inputs: Inputs) -> Inputs:
+    """A batch of at least two, as torch.export takes a batch of one for a constant."""
+    return tuple(torch.cat([x, x]) if len(x) == 1 else x for x in inputs)
+
+
+def _weights(graph: fx.GraphModule) -> dict[str, str]:
+    """The name of its weight in the float model for each convolution and linear layer."""
+    return {
+        node.name: str(node.args[1].target)
+        for node in graph.graph.nodes
+        if node.target in PRODUCTS and node.args[1].op == "get_attr"
+    }
+
+
+def _names(graph: fx.GraphModule, weights: dict[str, str]) -> dict[str, str]:
+    """The names under which the tensors of the graph are stored.
+
+    `stem.weight.int8` and `stem.weight.scale` are a quantized weight. Zero points are left out:
+    those of weights are 0.
+    """
+    constants = [node for node in graph.graph.nodes if node.op == "get_attr"]
+    names = {node.target: str(node.target) for node in constants}
+    for node in graph.graph.nodes:
+        if node.name not in weights:
+            continue
+        weight, bias = node.args[1], node.args[2] if len(node.args) > 2 else None
+        name = weights[node.name]
+        if weight.op == "call_function":  # a dequantization of (integers, scale, zero point)
+            names[weight.args[0].target] = f"{name}.int8"
+            names[weight.args[1].target] = f"{name}.scale"
+            names.pop(weight.args[2].target, None)
+        if isinstance(bias, fx.Node) and bias.op == "get_attr":  # may stem from a batch norm
+            names[bias.target] = name.removesuffix("weight") + "bias"
+    return names
+
+
+def _check_model(model: nn.Module) -> None:
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.device.type != "cpu":
+            raise ValueError(
+                "model must be on the CPU: the int8 kernels are those of x86 processors, "
+                f"got {name} on {tensor.device}"
+            )
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise ValueError(f"model must be in float32, got {name} in {tensor.dtype}")
+
+
+def _check_program(program: torch.export.ExportedProgram, name: str) -> None:
+    nodes = program.graph.find_nodes(op="output")
+    outputs = nodes[0].args[0]
+    one = program.call_spec.out_spec.num_nodes == 1 and isinstance(outputs[0], fx.Node)
+    if not one or not isinstance(outputs[0].meta["val"], Tensor):
+        raise ValueError(f"{name} must return one tensor to be quantized, got {outputs}")
+    given = set(program.graph_signature.user_inputs)
+    for node in program.graph.find_nodes(op="placeholder"):
+        batch = node.meta["val"].shape[0] if node.name in given else None
+        if batch is not None and is_concrete_int(batch):
+            raise ValueError(
+                f"{name} works for the batch size {batch} only: its forward must not take the "
+                "batch size for a fixed number"
+            )

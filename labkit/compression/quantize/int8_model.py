@@ -1,0 +1,76 @@
+"""The module that runs a quantized model: called like the float one, and it cannot be changed."""
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, fx, nn
+
+from labkit.compression.quantize.exported import Reference, any_batch
+from labkit.compression.quantize.lowering import int8_kernels, lower
+
+
+class Int8Model(nn.Module):
+    """A quantized model for any batch size, memory format kept.
+
+    It cannot be trained: it has no parameters, outputs have no gradient, `train()` and `eval()` set
+    the flag and change nothing else. Copies share the graph, as nothing in it ever changes.
+
+    Args:
+        reference: the quantized model before lowering.
+
+    Attributes:
+        reference: the same; its graph says what the kernels compute.
+        graph: what runs: int8 kernels, or the reference's graph where the processor has none.
+    """
+
+    def __init__(self, reference: Reference) -> None:
+        super().__init__()
+        graph, inputs = reference.graph, reference.inputs
+        if int8_kernels():
+            with torch.no_grad():
+                graph = lower(graph, inputs, any_batch(inputs))
+        self._takes = _signature(inputs)
+        # past nn.Module's own bookkeeping: train() and state_dict() must not walk into the graph
+        self.__dict__.update(reference=reference, graph=graph)
+        self.reference: Reference
+        self.graph: fx.GraphModule
+        self.eval()
+
+    @torch.no_grad()
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return what the float model would, but for the rounding.
+
+        Raises:
+            ValueError: inputs of another number, shape (but for the batch) or dtype than those that
+                the model was quantized with.
+        """
+        if (given := _signature(inputs)) != self._takes:
+            raise ValueError(f"inputs must be {_said(self._takes)}, got {_said(given)}")
+        output: Tensor = self.graph(*inputs)
+        return output
+
+    def extra_repr(self) -> str:
+        """Return what it is made of, for `print(model)`."""
+        kernels = int8_kernels() or "no int8 kernels"
+        return f"{self.reference.kind} int8 {self.reference.architecture}, {kernels}"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Int8Model":
+        copied = self.__new__(type(self))
+        nn.Module.__init__(copied)
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "an int8 model cannot be pickled, as its weights are packed for this processor: "
+            "save it with save_quantized"
+        )
+
+
+def _signature(inputs: Sequence[Tensor]) -> list[tuple[torch.Size, torch.dtype]]:
+    return [(x.shape[1:], x.dtype) for x in inputs]
+
+
+def _said(signature: list[tuple[torch.Size, torch.dtype]]) -> str:
+    return " and ".join(f"{dtype} {('batch', *shape)}" for shape, dtype in signature)
