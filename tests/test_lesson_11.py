@@ -9,7 +9,7 @@ from torchvision.models import resnet18
 from labkit.distributed.buckets import MessageCost
 from labkit.distributed.efficiency import StepCost
 from labkit.lessons import lesson_11, predict
-from labkit.lessons.ranks_11 import CEILING, Span
+from labkit.lessons.ranks_11 import Span
 
 COST = StepCost(fixed=1e-3, image=1e-4, message=MessageCost(2e-4, 1e-9), gradient=310_696)
 
@@ -38,38 +38,6 @@ def test_the_number_of_resnet18():
     assert sum(p.numel() for p in resnet18().parameters()) == 11_689_512
 
 
-def times(**ratios):
-    """A millisecond a step for the ceiling, and longer steps for the others; no noise."""
-    return {CEILING: [1e-3] * 30} | {name: [1e-3 / r] * 30 for name, r in ratios.items()}
-
-
-@pytest.mark.parametrize(
-    ("ratio", "words"), [(0.95, "the whole interval lies above"), (0.5, "lies below")]
-)
-def test_ways(ratio, words):
-    assert words in lesson_11.read_ways(times(ddp=ratio))
-
-
-def test_ways_that_cannot_be_told():
-    noisy = {CEILING: [1.0] * 30, "ddp": [1.0, 1.25] * 15}
-    assert "may reach" in lesson_11.read_ways(noisy)
-
-
-@pytest.mark.parametrize(
-    ("naive", "words"), [(0.5, "as fast:"), (0.95, "slower here")], ids=["faster", "slower"]
-)
-def test_the_naive_way(naive, words):
-    measured = times(naive=naive) | {"one message": [1e-3 / 0.8] * 30}
-    assert words in lesson_11.read_ways(measured)
-
-
-@pytest.mark.parametrize(
-    ("ratio", "words"), [(0.3, "one process alone is faster"), (0.9, "it pays")]
-)
-def test_a_small_network(ratio, words):
-    assert words in lesson_11.read_small(times(ddp=ratio), 2)
-
-
 def rules(same, scaled, warm=0.0):
     """Points away from the small batch, with some noise over seeds that is all rules' own."""
     small = {seed: 0.80 + seed / 1000 for seed in range(3)}
@@ -91,68 +59,102 @@ def rules(same, scaled, warm=0.0):
     ],
 )
 def test_rules(same, scaled, words):
-    assert words in lesson_11.read_rules(rules(same, scaled))
+    said = lesson_11.read_rules(rules(same, scaled), 50)
+    assert words in said
+    assert "| small batch | 80.1% | |" in said and f"| {100 * same:+.1f} (" in said
 
 
 @pytest.mark.parametrize(
-    ("warm", "words"),
-    [(0.05, "Warm-up gains"), (-0.05, "makes it worse by 5.0 points"), (0.0, "can't be told")],
+    ("warm", "words", "never"),
+    [
+        (0.05, "Warm-up gains 5.0 (4.9 to 5.2) points", "of only"),
+        (
+            -0.05,
+            "worse by 5.0 points: of only 50 steps it gives 10 to lower rates",
+            "Warm-up gains",
+        ),
+        (
+            0.0,
+            "can't be told here: +0.0 (-0.1 to +0.2) points (of only 50 steps",
+            "nothing to save",
+        ),
+        (-0.001, "can't be told here: -0.1 (-0.2 to +0.1) points", "makes it worse"),
+    ],
 )
-def test_warm_up(warm, words):
-    assert words in lesson_11.read_rules(rules(-0.3, -0.1, warm))
+def test_warm_up(warm, words, never):
+    said = lesson_11.read_rules(rules(-0.3, -0.1, warm), 50)
+    assert words in said and never not in said
+    assert ("there was nothing to save" in said) == (warm == -0.05)
 
 
-def cost_with(latency):
-    return StepCost(0.0, 1e-4, MessageCost(latency, 1e-12), 310_696)
+def test_one_seed_tells_no_rules_apart():
+    alone = [{name: {0: of[0]} for name, of in rules(-0.3, -0.1)[0].items()}]
+    said = lesson_11.read_rules(alone, 50)
+    assert "can't tell the rules apart" in said and "can't be told here" in said
+    assert "inf" not in said
 
 
 @pytest.mark.parametrize(
-    ("latency", "words"),
-    [(1e-6, "100% computing"), (1e-6, "waiting for whoever is late"), (1e-2, "was busier")],
+    ("ranks", "there", "never"),
+    [
+        (
+            [(0.8, 310_696 * 50, 50), (0.9, 310_696 * 50, 50)],
+            ["311 kB a step from each rank, as the arithmetic said", "80.0%, 90.0%", "15.5 MB"],
+            "stopped",
+        ),
+        ([(0.8, 310_696 * 51, 50)] * 2, ["317 kB", "not what arithmetic said**"], "as the arith"),
+        ([(0.8, 310_696 * 50, 50), None], ["stopped before its end"], "kB"),
+        ([None, None], ["stopped before its end"], "kB"),
+    ],
+    ids=["as computed", "more was sent", "one was stopped", "stopped"],
 )
-def test_what_the_four_numbers_leave_out(latency, words):
-    assert words in lesson_11.read_cost(cost_with(latency), times(**{"one message": 0.9}))
-
-
-def test_the_four_numbers_may_tell_all():
-    noisy = {CEILING: [1.0] * 30, "one message": [1.0, 1.02] * 15}
-    assert "all that is seen" in lesson_11.read_cost(cost_with(1e-4), noisy)
-
-
-def test_training():
-    ranks = [(0.8, 310_696 * 50, 50), (0.9, 310_696 * 50, 50)]
+def test_training(ranks, there, never):
     said = lesson_11.read_training(ranks, (0.85, 0, 50), 310_696)
-    assert "311 kB a step from each rank, as the arithmetic said" in said
-    assert "80.0%, 90.0%" in said and "joined batch: 85.0%" in said
-    ranks[0] = (0.8, 310_696 * 51, 50)
-    assert "not what arithmetic said" in lesson_11.read_training(ranks, (0.85, 0, 50), 310_696)
-    assert "stopped before its end" in lesson_11.read_training([ranks[0], None], (0.85, 0, 50), 1)
+    assert all(words in said for words in there) and never not in said
+    assert ("joined batch: 85.0%" in said) == (None not in ranks)
 
 
-def test_timeline():
-    spans = [
-        Span("forward", 0, 0.01),
-        Span("backward", 0.01, 0.03),
-        Span("sending", 0.02, 0.026),
-        Span("sending", 0.022, 0.028),  # at the same time as the one before
-        Span("sending", 0.03, 0.031),
-        Span("optimizer", 0.031, 0.032),
-    ]
-    said = lesson_11.read_timeline(spans)
-    assert "in 3 messages, 2 of them while" in said
-    assert "for 9.0 ms of a step of 32.0 ms" in said
+STEP = [Span("forward", 0, 0.01), Span("backward", 0.01, 0.03), Span("optimizer", 0.031, 0.032)]
 
 
 @pytest.mark.parametrize(
-    ("threads", "words"),
-    [(1.0, "Processes beat threads"), (0.4, "Threads beat processes"), (0.5, "can't tell")],
+    ("messages", "words"),
+    [
+        # two of them at the same time, one after backward
+        ([(0.02, 0.026), (0.022, 0.028), (0.03, 0.031)], "3 messages, 2 of them while"),
+        ([(0.029, 0.0305)], "1 message, while this rank still was in its backward pass"),
+        ([(0.03, 0.031), (0.0301, 0.0305)], "2 messages, none of them while"),
+        ([(0.03, 0.031)], "1 message, when this rank was through with its backward pass"),
+    ],
 )
-def test_scaling(threads, words):
-    measured = {"alone": 0.5, "alone, all": 1.0, "threads": threads, "processes": 0.5}
-    noise = [1.0, 1.01] * 15 if threads == 0.5 else [1.0] * 30
-    scaling = {
-        n: [t * x for x in (noise if n == "threads" else [1.0] * 30)] for n, t in measured.items()
-    }
+def test_timeline(messages, words):
+    spans = [*STEP, *(Span("sending", *message) for message in messages)]
+    said = lesson_11.read_timeline(spans)
+    assert words in said and "of a step of 32.0 ms" in said
+    covered = {3: 9.0, 1: 1e3 * (messages[0][1] - messages[0][0]), 2: 1.0}[len(messages)]
+    assert f"on its way for {covered:.1f} ms" in said
+
+
+@pytest.mark.parametrize(
+    ("threads", "words", "ratio"),
+    [
+        ([1.0, 1.0], "Processes beat threads", "2.00x (2.00 to 2.00)"),
+        ([0.4, 0.4], "Threads beat processes", "0.80x (0.80 to 0.80)"),
+        ([0.6, 0.46], "can't tell", "1.05x (0.92 to 1.20)"),
+        ([0.4, 0.54], "can't tell", "0.93x (0.80 to 1.08)"),
+    ],
+)
+def test_scaling(threads, words, ratio):
+    measured = {"alone": 0.5, "alone, all": 1.0, "processes": 0.5}
+    scaling = {name: [seconds] * 30 for name, seconds in measured.items()}
+    said = lesson_11.read_scaling(scaling | {"threads": threads * 15}, 2, predict(2.0))
+    assert words in said and f"**Processes over threads**: {ratio}" in said
+    assert sum(w in said for w in ("Processes beat", "Threads beat", "can't tell")) == 1
+    assert "processes: 2.00x" in said and "for *each*: 1.00" in said
+    assert "You predicted 2x" in said
+
+
+def test_scaling_of_two_that_are_no_faster_than_one():
+    scaling = {name: [1.0] * 30 for name in ("alone", "alone, all", "threads", "processes")}
     said = lesson_11.read_scaling(scaling, 2, predict(2.0))
-    assert words in said and "processes: 2.00x" in said
-    assert "for *each*: 1.00" in said and "You predicted 2x" in said
+    assert "processes: 1.00x" in said and "You were 100% too high" in said and "beat" not in said

@@ -15,7 +15,7 @@ ENOUGH = 0.9
 )
 def uneven_mean(answer: object) -> str | None:
     """Check the joined mean of 3 samples with mean gradient 1 and one with 5."""
-    if answer in (3, 3.0) and not isinstance(answer, bool):
+    if wrong_number(answer, 3.0, 1e-9, "") is None:
         return "That is the mean of the two means: the single sample would weigh as much as three."
     return wrong_number(answer, 2.0, 1e-9, "Weigh each rank by its number of samples.")
 

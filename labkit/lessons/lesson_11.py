@@ -1,4 +1,7 @@
-"""Notebook 11: what its results mean; the checks of its exercises stand in `exercises_11`."""
+"""Notebook 11: what its results mean.
+
+How near the ways come to the ceiling: see `ways_11`; the checks of its exercises: `exercises_11`.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
@@ -7,16 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from labkit.distributed import launch
-from labkit.distributed.efficiency import StepCost
 from labkit.distributed.ring import ring_bytes
 from labkit.lessons import ranks_11
-from labkit.lessons.exercises_11 import ENOUGH as ENOUGH
 from labkit.lessons.exercises_11 import resnet_bytes as resnet_bytes
 from labkit.lessons.exercises_11 import smallest_batch as smallest_batch
 from labkit.lessons.exercises_11 import uneven_mean as uneven_mean
 from labkit.lessons.lesson import Prediction
 from labkit.lessons.prose import Prose
-from labkit.lessons.ranks_11 import CEILING, STEPS, Optimizers, Span
+from labkit.lessons.ranks_11 import WARMUP, Optimizers, Span
+from labkit.lessons.ways_11 import figures as figures
+from labkit.lessons.ways_11 import read_cost as read_cost
+from labkit.lessons.ways_11 import read_small as read_small
+from labkit.lessons.ways_11 import read_ways as read_ways
+from labkit.lessons.ways_11 import shares as shares
+from labkit.lessons.ways_11 import ways_table as ways_table
 from labkit.measure import Estimate, paired_ratio
 from labkit.measure.statistics import mean_interval
 from labkit.table import Table
@@ -85,76 +92,30 @@ def read_training(ranks: Sequence[Trained | None], alone: Trained, gradient: int
     )
 
 
-def shares(times: Mapping[str, Sequence[float]]) -> dict[str, Estimate]:
-    """Return what part of the ceiling's speed each way has. The first is the ceiling."""
-    ceiling = next(iter(times.values()))
-    return {name: paired_ratio(ceiling, seconds) for name, seconds in times.items()}
-
-
-def ways_table(times: Mapping[str, Sequence[float]]) -> Table:
-    """Return the ways with their time, the ceiling first."""
-    rows = []
-    for name, share in shares(times).items():
-        middle = sorted(times[name])[len(times[name]) // 2]
-        ratio = "1" if name == CEILING else f"{share:.2f}"
-        rows.append((name, f"{1e3 * middle / STEPS:.1f}", ratio))
-    n = len(times[CEILING])
-    note = f"n = {n}, each {STEPS} steps of both ranks, taken in turn; the slower rank counts"
-    return Table(("way", "ms a step", "of the ceiling (95 %)"), tuple(rows), note=note)
-
-
-def figures(times: Mapping[str, Sequence[float]]) -> dict[str, tuple[Estimate, str]]:
-    """Return what goes to the scoreboard."""
-    return {
-        f"{name}, of the ceiling": (share, "")
-        for name, share in shares(times).items()
-        if name != CEILING
-    }
-
-
-def read_ways(times: Mapping[str, Sequence[float]]) -> Prose:
-    """Return which way comes nearest to the ceiling, and what the naive way costs."""
-    share = {name: one for name, one in shares(times).items() if name != CEILING}
-    best = max(share, key=lambda name: share[name].value)
-    estimate = share[best]
-    if estimate.low >= ENOUGH:
-        words = f"reaches {ENOUGH:.0%} of the ceiling: the whole interval lies above"
-    elif estimate.high < ENOUGH:
-        words = f"stays below {ENOUGH:.0%} of the ceiling here: the whole interval lies below"
-    else:
-        words = f"may reach {ENOUGH:.0%} of the ceiling here, or not: the interval holds both"
-    text = f"**{best} comes nearest, with {estimate:.2f}; it {words}.**"
-    if "naive" in share and "one message" in share:
-        gap = paired_ratio(times["naive"], times["one message"])
-        text += (
-            f"\n\nThe naive way sends the same bytes in many messages. One message is {gap:.2fx} "
-            f"as fast{_but(gap)}: each message costs its latency, and each makes every rank wait "
-            "for the slowest."
-        )
-    return Prose(text)
-
-
-def _but(ratio: Estimate) -> str:
-    if ratio.low > 1:
-        return ""
-    return ", which shows no gain here" if ratio.high > 1 else ", and slower here"
-
-
 def read_timeline(spans: Sequence[Span]) -> Prose:
     """Return how much of the sending happened behind the backward pass."""
     sending = [span for span in spans if span.what == "sending"]
     end = max(span.end for span in spans if span.what == "backward")
-    last = max(
-        (s.end for s in spans if s.what in ("forward", "backward", "optimizer")), default=end
-    )
+    last = max(span.end for span in spans if span.what != "sending")
     begun = sum(span.start < 0.999 * end for span in sending)
     total = _covered(sending)
     return Prose(
-        f"The gradient left in {len(sending)} messages, {begun} of them while this rank still was "
-        f"in its backward pass. Some message was on its way for {1e3 * total:.1f} ms of a step of "
-        f"{1e3 * last:.1f} ms. A bar holds waiting, too: a message ends when the *other* rank has "
-        "come as far. The optimizer starts when the last message is there."
+        f"The gradient left in {_left(len(sending), begun)}. Some message was on its way for "
+        f"{1e3 * total:.1f} ms of a step of {1e3 * last:.1f} ms. A bar holds waiting, too: a "
+        "message ends when the *other* rank has come as far. The optimizer starts when the last "
+        "message is there."
     )
+
+
+def _left(messages: int, begun: int) -> str:
+    """Say how many messages there were, and how many of them began before backward's end."""
+    if messages == 1:
+        still = (
+            "while this rank still was in its" if begun else "when this rank was through with its"
+        )
+        return f"1 message, {still} backward pass"
+    count = begun or "none"
+    return f"{messages} messages, {count} of them while this rank still was in its backward pass"
 
 
 def _covered(spans: Sequence[Span]) -> float:
@@ -195,32 +156,13 @@ def read_scaling(times: Mapping[str, Sequence[float]], ranks: int, guess: Predic
     )
 
 
-def read_small(times: Mapping[str, Sequence[float]], ranks: int) -> Prose:
-    """Return whether data parallel pays for a tiny network.
-
-    Args:
-        times: of the ceiling and one way, at the same batch a rank.
-        ranks: how many there were.
-    """
-    (name, share), *_ = [(n, one) for n, one in shares(times).items() if n != CEILING]
-    gain = f"{ranks} x {share.value:.2f} = {ranks * share.value:.2f}"
-    if ranks * share.high < 1:
-        verdict = (
-            f"{ranks} ranks together do {gain} times the work of one: **one process alone is faster"
-        )
-    elif ranks * share.low > 1:
-        verdict = f"{ranks} ranks together still do {gain} times the work of one: **it pays"
-    else:
-        verdict = f"{ranks} ranks together do about {gain} times the work of one: **can't tell"
-    return Prose(f"{name} keeps {share:.2f} of the ceiling. {verdict}.**")
-
-
-def read_rules(ranks: Sequence[Mapping[str, Mapping[int, float]]]) -> Prose:
+def read_rules(ranks: Sequence[Mapping[str, Mapping[int, float]]], steps: int) -> Prose:
     """Return what each rule for the learning rate costs in accuracy.
 
     Args:
         ranks: for each rank {rule: {seed: accuracy}}: the small batch, then the large one at the
             same rate, at the scaled rate, and at the scaled rate with warm-up.
+        steps: of a training with the large batch.
     """
     rules = {name: {s: a for rank in ranks for s, a in rank[name].items()} for name in ranks[0]}
     first, *_, scaled, warm = rules
@@ -229,7 +171,7 @@ def read_rules(ranks: Sequence[Mapping[str, Mapping[int, float]]]) -> Prose:
     lost = {name: _points(rules[name], rules[first]) for name in rules if name != first}
     for name, points in lost.items():
         rows.append(f"| {name} | {fmean(rules[name].values()):.1%} | {points:+.1f} points |")
-    warmed = _warmed(_points(rules[warm], rules[scaled]))
+    warmed = _warmed(_points(rules[warm], rules[scaled]), steps)
     return Prose("\n".join([*rows, "", f"{_rules_verdict(lost)} {warmed}"]))
 
 
@@ -252,34 +194,15 @@ def _rules_verdict(lost: Mapping[str, Estimate]) -> str:
     return "**This measurement can't tell the rules apart:** more seeds or epochs would."
 
 
-def _warmed(gain: Estimate) -> str:
+def _warmed(gain: Estimate, steps: int) -> str:
     """Say what warm-up does at the scaled rate."""
     if gain.low > 0:
-        return f"Warm-up gains {gain:.1f} points."
+        return f"Warm-up gains {gain:.1f} points: the scaled rate is too wild for the first steps."
+    slow = f"of only {steps} steps it gives {round(WARMUP * steps)} to lower rates"
     if gain.high < 0:
-        return f"Warm-up makes it worse by {-gain.value:.1f} points: it takes a fifth of few steps."
-    return f"Whether warm-up helps can't be told here: {gain:+.1f} points."
-
-
-def read_cost(cost: StepCost, times: Mapping[str, Sequence[float]], batch: int = 128) -> Prose:
-    """Return the four numbers of a step, and what they leave out, seen in the ways' own times.
-
-    Args:
-        cost: measured by ranks_11.time_costs.
-        times: of ranks_11.time_ways, with two ranks and `batch` images each.
-        batch: images a rank.
-    """
-    message = cost.message
-    predicted, measured = cost.efficiency(batch, 2), shares(times)["one message"]
-    if measured.high < predicted:
-        verdict = "What is missing is no sending: it is waiting for whoever is late."
-    elif measured.low > predicted:
-        verdict = "The machine was busier when the four numbers were taken."
-    else:
-        verdict = "So they tell all that is seen here."
-    return Prose(
-        f"A step: {1e3 * cost.fixed:.2f} ms + {1e6 * cost.image:.0f} us an image. A message: "
-        f"{1e6 * message.latency:.0f} us + {1e9 * message.per_byte:.2f} ns a byte.\n\nFor {batch} "
-        f"images and 2 ranks that makes {predicted:.0%} computing. Measured above, for one message "
-        f"a step: {measured:.2f} of the ceiling. {verdict}"
-    )
+        return (
+            f"Warm-up makes it worse by {-gain.value:.1f} points: {slow}. The scaled rate has "
+            "broken nothing at the start, so there was nothing to save. What warm-up is for, "
+            "larger rates and deeper networks, so short a run cannot show."
+        )
+    return f"Whether warm-up helps can't be told here: {gain:+.1f} points ({slow})."

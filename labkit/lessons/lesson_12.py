@@ -5,6 +5,7 @@ from math import isinf
 from statistics import fmean
 from typing import TypeAlias
 
+from labkit.compare import Verdict
 from labkit.distributed.ring import ring_bytes
 from labkit.lessons.exercises_12 import NORMS_OF_RESNET18 as NORMS_OF_RESNET18
 from labkit.lessons.exercises_12 import RESNET18_BYTES as RESNET18_BYTES
@@ -67,20 +68,19 @@ def compression_table(ways: Mapping[str, Way]) -> Table:
 def read_compression(ways: Mapping[str, Way]) -> Prose:
     """Return which way made the step faster here, and what its error means."""
     baseline, *others = ways
-    faster, slower = [], []
-    for name in others:
-        ratio = paired_ratio(ways[baseline].seconds, ways[name].seconds)
-        if ratio.low > 1:
-            faster.append(name)
-        elif ratio.high < 1:
-            slower.append(name)
+    ratios = {n: paired_ratio(ways[baseline].seconds, ways[n].seconds) for n in others}
+    verdicts = {n: Verdict(n, baseline, "step time", ratio) for n, ratio in ratios.items()}
+    faster, slower = (
+        [name for name, verdict in verdicts.items() if verdict.call == call]
+        for call in ("better", "worse")
+    )
     lines = []
-    if isinf(ratio.high):
+    if any(isinf(ratio.high) for ratio in ratios.values()):
         lines.append("The times were taken too seldom to be sure: run a longer profile.")
     elif faster:
         lines.append(f"**{_listed(faster)} made the step faster here.**")
     else:
-        lines.append("**None made the step faster here, although all send less.**")
+        lines.append("**None is shown to make the step faster here, although all send less.**")
     if slower:
         lines.append(f"Slower: {_listed(slower)}; the computing costs more than the bytes save.")
     lines.append(
@@ -114,17 +114,22 @@ def read_feedback(losses: Mapping[str, Sequence[Sequence[float]]]) -> Prose:
     Args:
         losses: see `ranks_12.low_rank_training`.
     """
-    ends = {name: fmean(map(_end, seeds)) for name, seeds in losses.items()}
-    whole, feedback, without = ends.values()
-    said = f"At the end: {', '.join(f'{name} **{loss:.2f}**' for name, loss in ends.items())}."
-    if without > feedback + 0.02 and without - whole > feedback - whole:
+    ends = {name: [_end(seed) for seed in seeds] for name, seeds in losses.items()}
+    _, feedback, without = ends.values()
+    said = f"At the end: {', '.join(f'{name} **{fmean(end):.2f}**' for name, end in ends.items())}."
+    gain = mean_interval([b - a for a, b in zip(feedback, without, strict=True)])
+    if isinf(gain.high):
+        meaning = "One seed proves nothing: run a longer profile."
+    elif gain.low > 0:
         meaning = (
-            "Without feedback, what rank 2 leaves out of a step is lost. With it, that is added to "
-            "the next gradient, and grows until it is among the two directions that are sent: "
-            "late, but not lost."
+            f"Feedback is worth {gain:.2f}. Without it, what rank 2 leaves out of a step is lost. "
+            "With it, that is added to the next gradient, and grows until it is among the two "
+            "directions that are sent: late, but not lost."
         )
+    elif gain.high < 0:
+        meaning = f"Feedback makes it worse here, by {-gain.value:.2f}."
     else:
-        meaning = "In so short a training feedback shows no gain: run a longer profile."
+        meaning = f"Whether feedback helps can't be told from these seeds: {gain:.2f}."
     return Prose(f"{said} {meaning}")
 
 
@@ -152,25 +157,36 @@ def read_periods(swept: Mapping[str, Mapping[int, Swept]]) -> Prose:
     """Return how far the ranks may drift apart before it costs accuracy, on each deal."""
     lines = []
     for deal, of_deal in swept.items():
-        every_step, *others = of_deal
-        base = fmean(of_deal[every_step].accuracies)
-        good = [h for h in others if fmean(of_deal[h].accuracies) > base - 0.03]
-        bad = [h for h in others if h not in good]
-        text = f"- **{deal}**: "
-        if good:
-            saved = of_deal[every_step].sent / of_deal[max(good)].sent
-            text += f"{max(good)} steps apart cost at most 3 points and save {saved:.0f}x the bytes"
-        if bad:
-            lost = 100 * (base - fmean(of_deal[max(bad)].accuracies))
-            text += ("; " if good else "") + f"{max(bad)} steps apart cost {lost:.0f} points"
-        lines.append(f"{text}.")
-    shuffled, by_class = (fmean(next(iter(swept[deal].values())).accuracies) for deal in DEALS)
-    if shuffled > by_class + 0.03:
+        first, *others = of_deal
+        told = [
+            f"{period} steps apart {_cost(of_deal[period], of_deal[first])}, and "
+            f"{of_deal[first].sent / of_deal[period].sent:.0f}x fewer bytes"
+            for period in others
+        ]
+        lines.append(f"- **{deal}**, against means after every step: {'; '.join(told)}.")
+    shuffled, by_class = (next(iter(swept[deal].values())) for deal in DEALS)
+    if _points(by_class.accuracies, shuffled.accuracies).high < 0:
         lines.append(
-            f"\nDealt by class, means after every step cost {100 * (shuffled - by_class):.0f} "
-            "points. That is not for want of messages: see batch norm below."
+            f"\nDealt by class, means after every step give {_cost(by_class, shuffled)} than when "
+            "shuffled. That is not for want of messages: see batch norm below."
         )
     return Prose("\n".join(lines))
+
+
+def _cost(result: Swept, baseline: Swept) -> str:
+    """Say how many points of accuracy one way loses or gains, seed by seed."""
+    points = _points(result.accuracies, baseline.accuracies)
+    if isinf(points.high):
+        return f"{points.value:+.1f} points (one seed proves nothing)"
+    if points.high < 0:
+        return f"**{-points.value:.1f} points less** ({-points.high:.1f} to {-points.low:.1f})"
+    return (
+        f"**{points:.1f} points more**" if points.low > 0 else f"can't tell: {points:+.1f} points"
+    )
+
+
+def _points(accuracies: Sequence[float], baseline: Sequence[float]) -> Estimate:
+    return mean_interval([100 * (a - b) for a, b in zip(accuracies, baseline, strict=True)])
 
 
 def by_norm(ranks: Sequence[NormRuns]) -> dict[str, dict[str, list[float]]]:
@@ -201,7 +217,7 @@ def figures(ranks: Sequence[NormRuns]) -> dict[str, tuple[Estimate, str]]:
 
 def _gain(ranks: Sequence[NormRuns], deal: str) -> Estimate:
     plain, synchronized = by_norm(ranks)[deal].values()
-    return mean_interval([100 * (s - p) for s, p in zip(synchronized, plain, strict=True)])
+    return _points(synchronized, plain)
 
 
 def slowdown(ranks: Sequence[NormRuns]) -> Estimate:
@@ -220,21 +236,13 @@ def read_norms(ranks: Sequence[NormRuns], guess: Prediction) -> Prose:
         ranks: what `ranks_12.norms` returned on each rank.
         guess: of the points that it gains when classes are dealt apart.
     """
-    lines = []
-    for deal in DEALS:
-        gain = _gain(ranks, deal)
-        points = f"{gain:.1f} points"
-        if isinf(gain.high):
-            verdict = f"{points}; one seed proves nothing"
-        elif gain.low > 0:
-            verdict = f"**{points} more**"
-        elif gain.high < 0:
-            verdict = f"**{points}: worse**"
-        else:
-            verdict = f"**can't tell**: {points}"
-        lines.append(f"- {deal}: synchronized over plain {verdict}")
-    plain, synchronized = (fmean(run.losses) for run in ranks[0][DEALS[1]].values())
-    if plain < synchronized + 0.1 and _gain(ranks, DEALS[1]).low > 0:
+    shuffled, by_class = gains = [_gain(ranks, deal) for deal in DEALS]
+    lines = [
+        f"- {deal}: synchronized over plain {_verdict(gain)}"
+        for deal, gain in zip(DEALS, gains, strict=True)
+    ]
+    lines.append(f"\n{_small_batches(shuffled)}")
+    if _content(ranks) and by_class.low > 0:
         lines.append(
             "\nWith classes dealt apart the plain network's training loss shows nothing: each rank "
             "normalises its own classes and is content. On test images the statistics fit nobody."
@@ -243,5 +251,37 @@ def read_norms(ranks: Sequence[NormRuns], guess: Prediction) -> Prose:
         f"\nA step with synchronized norms takes **{slowdown(ranks):.1fx}** as long here: two "
         "exchanges for each norm, and in each of them the ranks wait for each other."
     )
-    lines.append(f"\n{guess.against(_gain(ranks, DEALS[1]))}")
+    lines.append(f"\n{guess.against(by_class)}")
     return Prose("\n".join(lines))
+
+
+def _verdict(gain: Estimate) -> str:
+    points = f"{gain:.1f} points"
+    if isinf(gain.high):
+        return f"{points}; one seed proves nothing"
+    if gain.low > 0:
+        return f"**{points} more**"
+    return f"**{points}: worse**" if gain.high < 0 else f"**can't tell**: {points}"
+
+
+def _small_batches(shuffled: Estimate) -> str:
+    """Say whether a small batch a rank is enough for plain batch norm to fail."""
+    if isinf(shuffled.high):
+        return "More seeds would show whether small batches alone make plain batch norm fail."
+    if shuffled.low > 0:
+        return "**Small batches alone make plain batch norm worse**, also where data is shuffled."
+    if shuffled.high < 0:
+        return "**Small batches alone do not make plain batch norm fail**: it does better."
+    return (
+        "**Small batches alone are not shown to make plain batch norm fail**: where data is "
+        "shuffled, each rank's few images come from all classes. A loss of up to "
+        f"{shuffled.high:.0f} points could hide in the spread of these seeds."
+    )
+
+
+def _content(ranks: Sequence[NormRuns]) -> bool:
+    """Say whether the plain network's training loss looks as good, with classes dealt apart."""
+    plain, synchronized = (
+        fmean(loss for rank in ranks for loss in rank[DEALS[1]][norm].losses) for norm in NORMS
+    )
+    return plain < synchronized + 0.1

@@ -70,23 +70,32 @@ def _over_ranks(losses: Sequence[Sequence[float]]) -> list[float]:
 
 
 def read_timelines(measured: Mapping[str, Sequence[Block]], stages: int) -> Prose:
-    """Return the idle share of each measured schedule beside the formula's."""
-    lines, shares = [], []
+    """Return the idle share of each measured schedule beside the formula's.
+
+    Args:
+        measured: {name: blocks of a step}.
+        stages: of the pipeline.
+    """
+    lines, found = [], []
     for name, blocks in measured.items():
         count = 1 + max(block.microbatch for block in blocks)
         share, formula = idle(blocks), bubble(stages, count)
-        shares.append((count, share))
+        found.append((count, share, formula))
         lines.append(f"- **{name}**: {share:.0%} idle; the formula says {formula:.0%}")
-    (_, few), (_, many) = min(shares), max(shares)
-    verdict = (
-        f"One microbatch is no pipeline: one rank works, the other waits ({few:.0%} idle)."
-        if few > many
-        else "This machine was too busy with other work for the bubble to show."
+    shares = [share for _, share, _ in sorted(found, reverse=True)]
+    said = (
+        "The fewer microbatches, the more is idle. "
+        if shares == sorted(set(shares))
+        else "Fewer microbatches are not always more idle here: steps differ by more than that. "
     )
-    return Prose(
-        "\n".join(lines) + f"\n\n{verdict} What is idle beyond the formula are messages, stages "
-        "that are not equally dear, and what else runs on this machine."
-    )
+    if any(count == 1 for count, *_ in found):
+        said += "With one microbatch it is no pipeline: while one rank works, the other waits. "
+    if any(share > formula + 0.02 for _, share, formula in found):
+        said += (
+            "What is idle beyond the formula are messages, stages that are not equally dear, and "
+            "what else runs on this machine."
+        )
+    return Prose("\n".join(lines) + f"\n\n{said.strip()}")
 
 
 def bytes_table(
@@ -125,8 +134,13 @@ def read_layers(ratios: Mapping[int, Estimate]) -> Prose:
     lines = [f"- width {w:,}: **{ratio:.2fx}** as fast as whole" for w, ratio in ratios.items()]
     paying = [w for w, call in calls.items() if call == "better"]
     losing = [w for w, call in calls.items() if call == "worse"]
-    if not paying:
-        end = "Splitting pays at none of these widths here: the sums cost more than is saved."
+    if not paying and not losing:
+        end = "Whether splitting pays can't be told at any of these widths."
+    elif not paying:
+        end = (
+            f"Splitting pays at none of these widths here. At width {_listed(losing)} the sums "
+            "cost more than is saved."
+        )
     elif losing and max(losing) < min(paying):
         end = (
             f"Up to width {max(losing):,} the sums cost more than is saved; from {min(paying):,} "
@@ -134,10 +148,19 @@ def read_layers(ratios: Mapping[int, Estimate]) -> Prose:
             "only with the width."
         )
     elif not losing:
-        end = "Splitting loses at none of these widths here: messages are cheap on this machine."
+        end = (
+            f"Splitting loses at none of these widths here, and pays at width {_listed(paying)}: "
+            "messages are cheap on this machine."
+        )
     else:
-        end = "There is no clear border: the machine was busy with other things as well."
+        end = (
+            "There is no clear border between the widths at which splitting pays and those others."
+        )
     return Prose("\n".join(lines) + f"\n\n{end}")
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(f"{number:,}" for number in numbers)
 
 
 def read_race(raced: Mapping[str, Sequence[Raced]], guess: Prediction) -> Prose:
@@ -154,8 +177,8 @@ def read_race(raced: Mapping[str, Sequence[Raced]], guess: Prediction) -> Prose:
     faster = [way for way, verdict in verdicts.items() if verdict.call == "better"]
     if faster:
         cores = (
-            "Two processes may use two cores, one process uses one: up to 2x is nothing but that. "
-            f"Something was made of it by: {', '.join(faster)}."
+            f"Faster than one process: {', '.join(faster)}. Two processes use two cores, one "
+            "process uses one: up to 2x is no merit of the split."
         )
     else:
         cores = "No way is shown to be faster than one process, although there are two processes."
@@ -191,12 +214,16 @@ def _agreement(raced: Mapping[str, Sequence[Raced]]) -> str:
 
 def _against_data(raced: Mapping[str, Sequence[Raced]]) -> str:
     """Compare the ways that save memory with plain data parallel, which does not."""
-    slower = [way for way, r in raced.items() if _verdict(r, way, "data").call == "worse"]
+    calls = {way: _verdict(ranks, way, "data").call for way, ranks in raced.items()}
+    slower = [way for way, call in calls.items() if call == "worse"]
     if not slower:
         return "Neither tensor nor pipeline is seen to be slower than plain data parallel here."
-    return (
-        f"Slower than plain data parallel: {', '.join(slower)}. **Where the model fits, splitting "
-        "it does not pay**: it buys memory, not time."
+    said = f"Slower than plain data parallel: {', '.join(slower)}. "
+    if len(slower) < len(calls):
+        others = ", ".join(way for way in calls if way not in slower)
+        return f"{said}Not seen to be slower: {others}. What a split buys is memory."
+    return said + (
+        "**Where the model fits, splitting it does not pay here**: it buys memory, not time."
     )
 
 

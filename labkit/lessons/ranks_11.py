@@ -27,6 +27,7 @@ from labkit.facts import threads
 from labkit.training import SGD, Recipe, cosine
 
 CEILING = "no communication"
+MEETING = "meeting"
 STEPS = 3
 """Training steps in a sample. In a single one, whoever is late would have no time to catch up."""
 
@@ -36,6 +37,11 @@ class Way(NamedTuple):
 
     wrap: Callable[[nn.Module], nn.Module] = lambda model: model
     after: Callable[[nn.Module], object] = lambda model: None
+
+
+def meet(model: nn.Module) -> None:
+    """Send nothing, but wait until the other ranks have come as far."""
+    dist.barrier()
 
 
 WAYS = {
@@ -49,8 +55,12 @@ WAYS = {
     "DDP, contiguous weights": Way(
         lambda model: data_parallel(model.to(memory_format=torch.contiguous_format))
     ),
+    MEETING: Way(after=meet),
 }
-"""The first is the honest ceiling: the same processes at the same time, each for itself."""
+"""The first is the honest ceiling: the same processes at the same time, each for itself.
+
+The last is a control: what it loses is nothing but waiting for whoever is late.
+"""
 
 
 class Work:
@@ -191,7 +201,7 @@ def _quiet() -> Iterator[None]:
         os.close(kept)
 
 
-SMALL, FACTOR, RATE = 32, 16, 0.02
+SMALL, FACTOR, RATE, WARMUP = 32, 16, 0.02, 0.2
 _LARGE = {"batch_size": SMALL * FACTOR, "schedule": cosine()}
 RULES: dict[str, dict[str, Any]] = {
     "small batch": {"batch_size": SMALL, "schedule": cosine(), "optimizer": SGD(lr=RATE)},
@@ -200,7 +210,7 @@ RULES: dict[str, dict[str, Any]] = {
     "scaled rate, warm-up": {
         **_LARGE,
         "optimizer": SGD(lr=RATE * FACTOR),
-        "schedule": cosine(warmup=0.2),
+        "schedule": cosine(warmup=WARMUP),
     },
 }
 """What to do with the learning rate when FACTOR ranks make the batch so much larger."""

@@ -13,10 +13,6 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import (
-    bf16_compress_hook,
-    fp16_compress_hook,
-)
 from torch.nn import functional as F
 
 from labkit import models
@@ -76,8 +72,8 @@ def compression(images: ImageData, rounds: int) -> dict[str, Way]:
     """Compare ways to average the gradients of a step of the conv net, batch 32 a rank."""
     hooks: dict[str, Hook | None] = {
         "fp32": None,
-        "bf16": (None, bf16_compress_hook),
-        "fp16": (None, fp16_compress_hook),
+        "bf16": (Meter(torch.bfloat16), Meter.hook),
+        "fp16": (Meter(torch.float16), Meter.hook),
     }
     for rank in (1, 4):  # without feedback, so that the same gradient is sent each time
         hooks[f"PowerSGD {rank}"] = (PowerSGD(rank, error_feedback=False), PowerSGD.hook)

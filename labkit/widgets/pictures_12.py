@@ -131,9 +131,12 @@ def buckets(
     label_lines(axes, ends)
     number = -(-total // (kib * KIB))
     seconds, least = cost.seconds(total, kib * KIB), cost.seconds(total)
+    taken = measured["in buckets"].get(kib * KIB)
+    by = f"{1e3 * seconds:.1f} ms" + (f" (measured: {1e3 * median(taken):.1f} ms)" if taken else "")
     return fig, (
-        f"{total / 2**20:g} MiB in {number} buckets of {kib} KiB: {1e3 * seconds:.1f} ms, of which "
-        f"{number * cost.latency / seconds:.0%} is latency. In one message: {1e3 * least:.1f} ms."
+        f"{total / 2**20:g} MiB in {number} buckets of {kib} KiB: {by}, of which "
+        f"{number * cost.latency / seconds:.0%} is latency. In one message: "
+        f"{1e3 * least:.1f} ms."
     )
 
 
