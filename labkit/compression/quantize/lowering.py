@@ -10,7 +10,7 @@ things, each found with a test that fails without it:
 
 - the passes know a linear layer on (batch, time, width) only between two `reshape`, while the graph
   has `view`, so all linear layers of a transformer stayed float;
-- the batch size was fixed to the example's: here the passes see symbolic sizes;
+- the batch size was fixed to the example's: here it is exported, and passed on, as a symbol;
 - a kernel that adds to a tensor with swapped dimensions (torch's attention leaves such) puts the
   numbers into the wrong places: its operands are made contiguous first.
 
