@@ -15,7 +15,15 @@ from labkit.compare import scoreboard
 from labkit.facts import machine_facts, threads
 
 # loop_overhead comes last: it brings the other libraries into the process.
-BENCHMARKS = ("import_cost", "verdict_calibration", "live_view", "loop_overhead")
+BENCHMARKS = (
+    "import_cost",
+    "verdict_calibration",
+    "live_view",
+    "data_parallel",
+    "pruning",
+    "quantization",
+    "loop_overhead",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
