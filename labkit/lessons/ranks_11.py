@@ -22,9 +22,8 @@ from labkit.distributed.buckets import fit_cost
 from labkit.distributed.data_parallel import average_gradients, average_together, data_parallel
 from labkit.distributed.efficiency import StepCost
 from labkit.distributed.meter import Meter
-from labkit.distributed.shared_memory import shared_memory
+from labkit.distributed.shared_memory import ThroughMemory
 from labkit.distributed.timing import interleave
-from labkit.distributed.together import AllReduce
 from labkit.facts import threads
 from labkit.training import SGD, Recipe, cosine
 
@@ -44,19 +43,6 @@ class Way(NamedTuple):
 def meet(model: nn.Module) -> None:
     """Send nothing, but wait until the other ranks have come as far."""
     dist.barrier()
-
-
-class ThroughMemory:
-    """Average as one message that is not sent: the ranks read it in memory that they share."""
-
-    def __init__(self) -> None:
-        self._all_reduce: AllReduce | None = None
-
-    def __call__(self, model: nn.Module) -> None:
-        """Replace the gradients by their means; at the first time the memory is made."""
-        if self._all_reduce is None:
-            self._all_reduce = shared_memory(sum(one.numel() for one in model.parameters()))
-        average_together(model, all_reduce=self._all_reduce)
 
 
 WAYS = {

@@ -1,0 +1,124 @@
+"""Figures of notebook 14: what zeros cost and save, which channels stay, what a width costs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
+
+from labkit.compression.prune import ChannelGraph, predict_size
+from labkit.compression.prune.structured import Keep
+from labkit.measure import Timing, paired_ratio
+from labkit.widgets.style import (
+    COLORS,
+    GRID,
+    INK,
+    MUTED,
+    figure,
+    label_axes,
+    label_lines,
+    line_style,
+)
+
+Sparse = Mapping[float, Mapping[str, tuple[float, int]]]
+"""{sparsity: {way of pruning: (share of right answers, bytes after compression)}}."""
+
+
+def sparsities(found: Sparse, whole: tuple[float, int]) -> Figure:
+    """Return accuracy and compressed size over the share of zeros, a line for each way.
+
+    Args:
+        found: results.
+        whole: accuracy and compressed bytes of the dense model.
+    """
+    fig = figure(9.2, 3.8)
+    left, right = fig.subplots(1, 2)
+    ways, zeros = list(next(iter(found.values()))), sorted(found)
+    for axes, part, scale in ((left, 0, 100.0), (right, 1, 1e-3)):
+        for number, way in enumerate(ways):
+            values = [scale * found[share][way][part] for share in zeros]
+            marks = {"marker": "os^"[number % 3], "markersize": 5}
+            axes.plot([100 * share for share in zeros], values, **line_style(number), **marks)
+        axes.axhline(scale * whole[part], color=MUTED, linewidth=1.2, linestyle=(0, (2, 2)))
+    label_axes(left, "Accuracy (dashed: all weights)", "zeros (%)", "correct on test images (%)")
+    label_axes(right, "File after compression", "zeros (%)", "kB")
+    right.set_ylim(bottom=0)
+    fig.draw_without_rendering()
+    ends = [100 * found[zeros[-1]][way][0] for way in ways]
+    names = [
+        (w, y, line_style(i)["color"]) for i, (w, y) in enumerate(zip(ways, ends, strict=True))
+    ]
+    label_lines(left, names)
+    return fig
+
+
+def kept(graph: ChannelGraph, keep: Keep, times: Mapping[str, Timing]) -> tuple[Figure, str]:
+    """Return which part of each group stays, and what that does to operations and time.
+
+    Args:
+        graph: of the whole model.
+        keep: the choice.
+        times: of a forward pass of the whole model and of the smaller one, in turns.
+    """
+    fig = figure(9.2, 1.3 + 0.36 * len(keep))
+    axes = fig.subplots()
+    for row, chosen in enumerate(keep.values()):
+        stays, of = int(chosen.sum()), len(chosen)
+        axes.barh(row, of, 0.7, color=GRID)
+        axes.barh(row, stays, 0.7, color=COLORS[0])
+        place: Any = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(f"{stays} of {of}", (of, row), fontsize=10, color=INK, **place)
+    label_axes(axes, "Channels that stay (dark)", "channels", "")
+    axes.set_yticks(range(len(keep)), list(keep), color=INK, fontsize=10)
+    axes.set_ylim(len(keep) - 0.5, -0.5)
+    axes.set_xlim(0, 1.12 * max(map(len, keep.values())))
+    axes.grid(visible=False)
+    return fig, _kept_sentence(graph, keep, times)
+
+
+def _kept_sentence(graph: ChannelGraph, keep: Keep, times: Mapping[str, Timing]) -> str:
+    size = predict_size(graph, keep)
+    whole, smaller = times.values()
+    ratio, fewer = paired_ratio(whole.seconds, smaller.seconds), graph.flops / size.flops
+    return (
+        f"{size.flops / graph.flops:.1%} of the operations are left, {fewer:.2f} times fewer. "
+        f"Forward pass: {ratio:.2fx} faster, {ratio.value / fewer:.0%} of what the count promises."
+    )
+
+
+def widths(times: Mapping[int, Timing], vector: int = 8) -> Figure:
+    """Return the time of a convolution over the channels that were kept.
+
+    Args:
+        times: {channels kept: times}.
+        vector: a thin line stands at each multiple of it.
+    """
+    fig = figure(9.2, 3.8)
+    axes = fig.subplots()
+    channels = sorted(times)
+    low, middle, high = ([1e3 * _quartile(times[n], q) for n in channels] for q in (1, 2, 3))
+    axes.fill_between(channels, low, high, step="mid", color=COLORS[0], alpha=0.2, linewidth=0)
+    axes.step(channels, middle, where="mid", **line_style(0))
+    fair = [middle[-1] * n / channels[-1] for n in channels]
+    axes.plot(channels, fair, **line_style(1))
+    title = "One 3x3 convolution with fewer and fewer channels (band: middle half of the rounds)"
+    label_axes(axes, title, f"channels kept (marks: multiples of {vector})", "milliseconds")
+    _mark_multiples(axes, channels, vector)
+    axes.set_ylim(0, 1.15 * max(middle))
+    fig.draw_without_rendering()
+    ends = ("measured", middle[-1] * 1.06), ("as the operations", fair[-1] * 0.94)
+    label_lines(axes, [(name, y, line_style(i)["color"]) for i, (name, y) in enumerate(ends)])
+    return fig
+
+
+def _mark_multiples(axes: Axes, channels: list[int], vector: int) -> None:
+    marks = [n for n in channels if n % vector == 0]
+    axes.xaxis.set_major_locator(FixedLocator(marks))
+    axes.grid(axis="x", color=GRID, linewidth=0.8)
+    axes.set_xlim(channels[0], channels[-1])
+
+
+def _quartile(timing: Timing, quarter: int) -> float:
+    ordered = sorted(timing.seconds)
+    return ordered[min(len(ordered) - 1, quarter * len(ordered) // 4)]
