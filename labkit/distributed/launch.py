@@ -241,18 +241,17 @@ class Ranks:
 
 
 def _pack(function: Callable[..., Any], arguments: dict[str, Any]) -> bytes:
-    import cloudpickle
+    from labkit.distributed.packing import pack
 
     try:
-        packed: bytes = cloudpickle.dumps((function, arguments))
+        return pack((function, arguments))
     except Exception:
         for name, value in {"function": function, **arguments}.items():
             try:
-                cloudpickle.dumps(value)
+                pack(value)
             except Exception as error:
                 raise TypeError(f"{name} cannot be sent to another process: {error}") from error
         raise
-    return packed
 
 
 _under_way: "weakref.WeakSet[Ranks]" = weakref.WeakSet()

@@ -102,4 +102,5 @@ def _map(elements: int, dtype: torch.dtype, rank: int) -> Tensor:
     finally:
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)
+    dist.barrier()  # for all of them the file is gone
     return memory[:elements]

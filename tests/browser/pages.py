@@ -180,6 +180,14 @@ class LiveElement:
         url: str = self.root.locator("canvas").nth(number).evaluate("each => each.toDataURL()")
         return url
 
+    def wait_for_another_drawing(self, than: str, number: int = 0) -> None:
+        """Return when a canvas shows something else: new rows may belong to another panel."""
+        self.page.wait_for_function(
+            """([number, than]) => document.querySelector('.labkit-live')
+                .querySelectorAll('canvas')[number].toDataURL() !== than""",
+            arg=[number, than],
+        )
+
     def press(self, name: str) -> None:
         """Click the button with this text."""
         self.root.get_by_role("button", name=name, exact=True).click()

@@ -103,7 +103,7 @@ def test_points_have_names_and_buttons_answer(notebook: Notebook, screenshots: P
     first, rows = view.drawing(), view.rows
     view.wait_for_rows(more_than=rows + 24)
     notebook.page.wait_for_timeout(300)
-    assert view.drawing() != first
+    view.wait_for_another_drawing(first)
     notebook.wait_for_text("long", " 200 of 1,000 test answers")  # the points have moved
     milliseconds = view.time_press("Pause", "paused")
     notebook.page.wait_for_timeout(300)

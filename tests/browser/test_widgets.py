@@ -78,7 +78,7 @@ def test_curves_move_and_buttons_answer(race: LiveElement, notebook: Notebook, p
     race.wait_for_rows(more_than=10)
     before, first = race.rows, race.drawing()
     race.wait_for_rows(more_than=before)
-    assert race.drawing() != first
+    race.wait_for_another_drawing(first)
 
     latencies = {"Pause": race.time_press("Pause", "paused")}
     page.wait_for_timeout(300)
