@@ -1,12 +1,15 @@
-"""The world without a launcher; with one it is tested on real processes elsewhere."""
+"""The world without a launcher, and how it ends; more on real processes is tested elsewhere."""
 
 import os
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
-from labkit.distributed import init, report
+from labkit.distributed import init, launch, report
+from labkit.distributed.meter import Meter
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("nothing_is_left")]
 
@@ -48,3 +51,18 @@ def test_a_contradictory_environment_is_refused(
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=words), init():
         pass
+
+
+def test_models_may_outlive_the_group() -> None:
+    """A group that a model frees can wait for ever for a thread that waits for Python."""
+
+    def work() -> bool:
+        with init():
+            models = [DistributedDataParallel(nn.Linear(50, 50)) for _ in range(3)]
+            for model in models:
+                model.register_comm_hook(Meter(torch.bfloat16), Meter.hook)
+                torch.autograd.backward(model(torch.ones(2, 50)).sum())
+        return True  # here the models end
+
+    for _ in range(10):
+        assert launch(work, 2, deadline=20) == [True, True]

@@ -30,6 +30,9 @@ PATIENCE = timedelta(days=30)
 """How long a rank of `launch` waits for the others: the launcher knows when to give up."""
 INTERFACE = "GLOO_SOCKET_IFNAME"
 """Environment variable: the network interface that gloo listens on."""
+_left: list[object] = []
+"""Groups that this rank has left, so that no model's end frees one: that waits for gloo's threads,
+and one of them may be waiting for Python, to drop a hook. Then neither would ever go on."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ def init() -> Iterator[World]:
             if size == 1:
                 dist.destroy_process_group()
             raise  # among others, leaving in order would wait for what they will never send
+        if size > 1:
+            _left.append(dist.group.WORLD)
         dist.destroy_process_group()
 
 
