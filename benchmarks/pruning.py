@@ -4,10 +4,11 @@ Channels are removed until half of the operations are left, and the smaller net 
 little. Accuracy is that of the full test set, and is compared with the net as it was and with the
 whole net after as much more training, one pair a seed.
 
-Time is compared on one thread, the variants in turn, all with batch norm folded as one would deploy
-them: norms are no multiplications that pruning could save. "speed / operations" says how much of
-what the operations promise the clock gives: 1 is all of it. Half of the operations is cut in three
-ways, which differ in the multiple that the numbers of channels are rounded to.
+Time is compared on one thread, the variants in turn, in many processes one after the other.
+"speed / operations" says how much of what the operations promise the clock gives: 1 is all of it.
+Half of the operations is cut in three ways, which differ in the multiple that the numbers of
+channels are rounded to. "folded" is the chosen one, and the whole net, with batch norm folded as
+one would deploy them: norms are no multiplications that pruning could save.
 
 "masked" is the net with four fifths of its weights at zero: nothing is removed. It takes as long as
 before, and only a compressed file becomes smaller.
@@ -20,7 +21,7 @@ from torch import nn
 
 from benchmarks import trained
 from benchmarks.rows import Row
-from benchmarks.trained import Scale, exactly, lost, timed
+from benchmarks.trained import Scale, exactly, lost, timed_in_turns
 from labkit.compression import prune
 from labkit.facts import threads
 from labkit.measure import Estimate, flops, paired_ratio
@@ -36,7 +37,8 @@ class Measured:
     """What was found of one width.
 
     Attributes:
-        seconds: of {variant: each round}; variants are "whole", "masked" and the multiples.
+        seconds: of {variant: each turn}; variants are "whole", "masked", the multiples, and
+            two of them "folded".
         fewer: {multiple: operations of the whole net over those of the smaller one}.
         accuracy: {"whole", "pruned", "trained on": per cent of each seed}; the last can be missing.
         bytes: {variant: of its file}; "whole, compressed" and "masked, compressed" are files too.
@@ -67,16 +69,14 @@ def measure(scale: Scale, width: int, trained_on: bool) -> Measured:
     ]
     masked = prune.masked(nets[0], prune.magnitude_masks(nets[0], SPARSITY))
     ways = {WHOLE: nets[0], MASKED: masked} | {str(m): net for m, net in small.items()}
+    for way in (WHOLE, str(CHOSEN)):
+        ways[f"{way}, folded"] = trained.folded(ways[way])
     compared = {WHOLE: nets, PRUNED: pruned}
     if trained_on:
         compared[TRAINED_ON] = [more(scale, net, width, seed) for seed, net in enumerate(nets)]
     return Measured(
         width,
-        timed(
-            {name: trained.folded(net) for name, net in ways.items()},
-            trained.example(scale),
-            scale.rounds,
-        ),
+        timed_in_turns(ways, trained.example(scale), scale.rounds // 3, scale.turns),
         {m: operations(nets[0]) / operations(net) for m, net in small.items()},
         {name: [trained.accuracy(scale, net) for net in each] for name, each in compared.items()},
         {
@@ -122,13 +122,15 @@ def rows(measured: Measured) -> list[Row]:
     if TRAINED_ON in accuracy:
         fair = lost(accuracy[TRAINED_ON], accuracy[PRUNED])
         found.append(Row(f"{name}: lost to the whole net, trained on", fair, "points", half))
-    for multiple, fewer in measured.fewer.items():
-        speed = paired_ratio(seconds[WHOLE], seconds[str(multiple)])
+    gained = [(str(multiple), WHOLE, fewer) for multiple, fewer in measured.fewer.items()]
+    gained.append((f"{CHOSEN}, folded", f"{WHOLE}, folded", measured.fewer[CHOSEN]))
+    for way, whole, fewer in gained:
+        speed = paired_ratio(seconds[whole], seconds[way])
         note = f"{speed.value:.2f}x faster, {fewer:.2f}x fewer operations"
-        if multiple == CHOSEN:
+        if way == str(CHOSEN):
             note += "; wanted: at least 0.85"
         found.append(
-            Row(f"{name}, multiple {multiple}: speed / operations", share(speed, fewer), "", note)
+            Row(f"{name}, multiple {way}: speed / operations", share(speed, fewer), "", note)
         )
     file = size[WHOLE] / size[PRUNED]
     packed = size[f"{WHOLE}, compressed"] / size[f"{MASKED}, compressed"]

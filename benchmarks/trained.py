@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import islice
+from statistics import median
 
 import safetensors.torch
 import torch
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 from labkit import SGD, Recipe, data, models
 from labkit.compression import prune
 from labkit.data import ImageData
-from labkit.facts import instruction_set
+from labkit.distributed import launch
+from labkit.facts import instruction_set, threads
 from labkit.measure import interleave
 from labkit.measure.statistics import Estimate, mean_interval
 from labkit.training import cosine
@@ -34,6 +36,7 @@ class Scale:
         epochs: of the first training.
         more: epochs after pruning.
         rounds: in which the variants are timed in turn.
+        turns: processes in which that is done anew.
         batch: images that are timed.
     """
 
@@ -44,12 +47,24 @@ class Scale:
     epochs: int
     more: int
     rounds: int
+    turns: int
     batch: int
 
 
-FULL = Scale((32, 64), seeds=3, train=60_000, test=10_000, epochs=3, more=2, rounds=30, batch=256)
-QUICK = Scale((16,), seeds=2, train=1_500, test=500, epochs=2, more=1, rounds=6, batch=32)
-
+FULL = Scale(
+    widths=(32, 64),
+    seeds=3,
+    train=60_000,
+    test=10_000,
+    epochs=3,
+    more=2,
+    rounds=30,
+    turns=20,
+    batch=256,
+)
+QUICK = Scale(
+    widths=(16,), seeds=2, train=1_500, test=500, epochs=2, more=1, rounds=6, turns=2, batch=32
+)
 
 ONE_IMAGE = torch.zeros(1, 1, 28, 28)
 
@@ -140,6 +155,26 @@ def timed(
     calls = {name: partial(model.eval(), inputs) for name, model in variants.items()}
     timings = interleave(calls, rounds=rounds, device="cpu")
     return {name: timing.seconds for name, timing in timings.items()}
+
+
+def timed_in_turns(
+    variants: Mapping[str, nn.Module], inputs: Tensor, rounds: int, turns: int
+) -> dict[str, list[float]]:
+    """Return the middle seconds of each variant, turn by turn, each turn in a new process.
+
+    Where a model's memory happens to lie moves its time by a tenth for as long as a process lives,
+    however often it is measured there. So what one process finds is one observation.
+    """
+    found = [
+        launch(_turn, nprocs=1, variants=dict(variants), inputs=inputs, rounds=rounds)[0]
+        for _ in range(turns)
+    ]
+    return {name: [turn[name] for turn in found] for name in variants}
+
+
+def _turn(variants: Mapping[str, nn.Module], inputs: Tensor, rounds: int) -> dict[str, float]:
+    with threads(1):
+        return {name: median(each) for name, each in timed(variants, inputs, rounds).items()}
 
 
 def lost(before: Sequence[float], after: Sequence[float]) -> Estimate:

@@ -21,7 +21,9 @@ from labkit.facts import threads
 from labkit.models import next_token_loss
 
 MACHINE = [1.0, 7.0, 2.0, 1.0, 1.0, 3.0, 1.0]  # whose speed changes while it is measured
-TINY = trained.Scale((16,), seeds=2, train=780, test=50, epochs=1, more=1, rounds=2, batch=4)
+TINY = trained.Scale(
+    (16,), seeds=2, train=780, test=50, epochs=1, more=1, rounds=3, turns=2, batch=4
+)
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +55,8 @@ def pruned(**changes) -> pruning.Measured:
             "1": taking(4.0),
             "8": taking(2.5),
             "16": taking(2.0),
+            "whole, folded": taking(3.0),
+            "16, folded": taking(2.0),
         },
         "fewer": {1: 2.0, 8: 2.0, 16: 2.5},
         "accuracy": {WHOLE: [90.0, 92.0, 91.0], PRUNED: [89.5, 91.7, 90.9]},
@@ -63,9 +67,10 @@ def pruned(**changes) -> pruning.Measured:
 
 def test_what_the_clock_gives_of_what_the_operations_promise():
     rows = by_name(pruning.rows(pruned()))
-    gained = {m: rows[f"conv net 32, multiple {m}: speed / operations"] for m in (1, 8, 16)}
+    ways = (1, 8, 16, "16, folded")
+    gained = {m: rows[f"conv net 32, multiple {m}: speed / operations"] for m in ways}
     assert [figures(row) for row in gained.values()] == [
-        pytest.approx((share, share, share)) for share in (0.5, 0.8, 0.8)
+        pytest.approx((share, share, share)) for share in (0.5, 0.8, 0.8, 0.6)
     ]
     assert all(row.estimate.n == len(MACHINE) for row in gained.values())
     assert gained[8].note == "1.60x faster, 2.00x fewer operations"
@@ -74,7 +79,8 @@ def test_what_the_clock_gives_of_what_the_operations_promise():
 
 def test_an_uncertain_speed_is_an_uncertain_share():
     uneven = [2.0, 1.0, 2.0, 4.0, 2.0, 1.0, 4.0, 2.0]
-    whole = {WHOLE: [4.0] * 8, MASKED: [4.0] * 8, "16": uneven}
+    whole = dict.fromkeys((WHOLE, MASKED, "whole, folded"), [4.0] * 8)
+    whole |= {"16": uneven, "16, folded": uneven}
     rows = by_name(pruning.rows(pruned(seconds=whole, fewer={16: 2.0})))
     value, low, high = figures(rows["conv net 32, multiple 16: speed / operations"])
     assert value == pytest.approx(1.0)
@@ -215,17 +221,18 @@ def test_the_bytes_are_those_of_the_file_that_loads_again(tmp_path):
 
 
 def test_pruning_runs_through_and_times_what_one_would_deploy(monkeypatch):
-    def check(variants, *rest):
-        norms = [
-            m for net in variants.values() for m in net.modules() if "Norm" in type(m).__name__
-        ]
-        assert norms == [] and len(variants) == 2 + len(pruning.MULTIPLES)
-        return trained.timed(variants, *rest)
+    def check(variants, inputs, rounds, turns):
+        for name, net in variants.items():
+            norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+            assert bool(norms) is not name.endswith(", folded")
+        assert len(variants) == 4 + len(pruning.MULTIPLES)
+        return real(variants, inputs, rounds, turns)
 
-    monkeypatch.setattr(pruning, "timed", check)
+    real = pruning.timed_in_turns
+    monkeypatch.setattr(pruning, "timed_in_turns", check)
     monkeypatch.setattr(trained, "QUICK", TINY)
     rows = pruning.run(quick=True)
-    assert len(rows) == 8
+    assert len(rows) == 9
     assert all(row.estimate is not None and row.estimate.value > 0 for row in rows[2:])
 
 

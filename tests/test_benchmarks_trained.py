@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
+
 import pytest
 import torch
 from torch import nn
@@ -10,7 +13,9 @@ from benchmarks import trained
 from labkit import models
 from labkit.facts import threads
 
-TINY = trained.Scale((2,), seeds=2, train=780, test=50, epochs=1, more=1, rounds=2, batch=4)
+TINY = trained.Scale(
+    (2,), seeds=2, train=780, test=50, epochs=1, more=1, rounds=2, turns=2, batch=4
+)
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +74,21 @@ def test_timed_runs_every_variant_in_every_round_in_evaluation_mode():
     seconds = trained.timed(variants, torch.ones(1), rounds=4)
     assert [len(times) for times in seconds.values()] == [4, 4]
     assert variants["a"].calls == variants["b"].calls >= 4
+
+
+def test_each_turn_is_a_process_of_its_own_and_one_figure(tmp_path):
+    class Process(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with file.open("a") as lines:
+                lines.write(f"{os.getpid()} {torch.get_num_threads()}\n")
+            return x
+
+    file = tmp_path / "turns"
+    found = trained.timed_in_turns({"a": Process()}, torch.ones(1), rounds=4, turns=3)
+    calls = Counter(file.read_text().splitlines())
+    assert len(found["a"]) == 3 and all(seconds > 0 for seconds in found["a"])
+    assert len(calls) == 3 and all(line.endswith(" 1") for line in calls)
+    assert min(calls.values()) >= 4
 
 
 def test_the_folded_net_answers_as_the_net_does():
