@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
+from itertools import pairwise, permutations
 
 import pytest
 import torch
 
 from labkit import facts
-from labkit.measure import Timing, format_seconds, interleave, timing
+from labkit.measure import Timing, format_seconds, interleave, order_of_round, timing
 
 
 class Clock:
@@ -34,12 +36,24 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def test_order_rotates_so_that_each_function_is_first_equally_often():
+def test_order_changes_from_round_to_round():
     calls: list[str] = []
     functions = {name: lambda name=name: calls.append(name) for name in "abc"}
     interleave(functions, rounds=4, warmup=2)
     rounds = ["".join(calls[i : i + 3]) for i in range(0, len(calls), 3)]
-    assert rounds == ["abc", "bca", "cab", "abc", "bca", "cab"]
+    assert rounds == ["abc", "bca", "cab", "cba", "acb", "bac"]
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+def test_all_have_each_place_and_each_predecessor_equally_often(count):
+    names = "abcdefgh"[:count]
+    rounds = [order_of_round(names, number) for number in range(2 * count)]
+    assert rounds[0] == list(names) and all(sorted(each) == list(names) for each in rounds)
+    for place in zip(*rounds, strict=True):
+        assert Counter(place) == dict.fromkeys(names, 2)
+    pairs = Counter(pair for each in rounds for pair in pairwise(each))
+    assert pairs == dict.fromkeys(permutations(names, 2), 2)
+    assert [order_of_round(names, 2 * count + n) for n in range(2 * count)] == rounds
 
 
 def test_each_sample_is_the_time_of_its_own_function(clock: Clock):

@@ -1,7 +1,7 @@
 """A race: trainings that differ in one named thing, run side by side.
 
 Timing one arm after the other compares the machine of this minute with the machine of the next.
-Here arms take turns, one step each, and the first to go changes every round, so that a busy
+Here arms take turns, one step each, and their order changes every round, so that a busy
 neighbour or a warm cache helps and hurts all alike. With each seed, all arms start from the same
 weights and see the same batches in the same order; each has random generators of its own, so that
 what one arm draws does not change the other. The clock stands still during evaluation.
@@ -23,6 +23,7 @@ from labkit.compare.probe import Probe, probe
 from labkit.compare.record import Record
 from labkit.compare.verdict import Verdict
 from labkit.facts import check_positive_int, rng_state, set_rng_state, threads
+from labkit.measure import order_of_round
 from labkit.table import Table
 from labkit.training import Recipe, Step, Training
 from labkit.training.checkpoint import read_state, write_state
@@ -161,9 +162,7 @@ class Race:
 
     def _round(self) -> Round:
         done, steps, accuracies = self.number + 1, {}, {}
-        names = list(self.arms)
-        first = self.number % len(names)
-        for name in names[first:] + names[:first]:
+        for name in order_of_round(list(self.arms), self.number):
             training, record = self.trainings[name], self.records[name][-1]
             set_rng_state(self._rng[name])
             if training.index / training.total < done / self.rounds:

@@ -31,7 +31,7 @@ from labkit.compare import tradeoff_report as report
 from labkit.compare.tradeoff_report import Reading, TradePoint
 from labkit.compare.verdict import Verdict
 from labkit.facts import check_positive_int
-from labkit.measure import interleave
+from labkit.measure import interleave, order_of_round
 from labkit.table import Table
 
 WARMUP_ROUNDS = 2
@@ -124,16 +124,13 @@ class Tradeoff:
 
     @torch.no_grad()
     def _round(self) -> None:
-        names = list(self.variants)
-        first = self._rounds_done % len(names)
-        order = names[first:] + names[:first]
+        order = order_of_round(list(self.variants), self._rounds_done)
         models = [self.variants[name][0] for name in order]
         calls = {n: partial(model, self.example) for n, model in zip(order, models, strict=True)}
         count, device = torch.get_num_threads(), self.example.device
         time = partial(interleave, rounds=1, warmup=0, threads=count, device=device)
         with _evaluating(models):
-            # Thrown away: so what went before, such as drawing, does not fall on the first one,
-            # which finds the caches as the last one left them, as in rounds without a break.
+            # Thrown away: so what went before, such as drawing, does not fall on the first one.
             time({order[-1]: calls[order[-1]]})
             timings = time(calls)
         if self._warmups < WARMUP_ROUNDS:

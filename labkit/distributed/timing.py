@@ -2,13 +2,12 @@
 
 A step of a distributed job is over when its slowest rank is done. So all ranks start each piece
 together (a barrier), and the time that counts is that of the slowest. The pieces take turns in an
-order that is drawn anew each round, the same on all ranks: each of them follows each other one
-about equally often, and a busy neighbour slows them all.
+order that changes with each round, the same on all ranks (`labkit.measure.order_of_round`), and a
+busy neighbour slows them all.
 
 Compare two by the ratios within rounds: `labkit.measure.paired_ratio(times["a"], times["b"])`.
 """
 
-import random
 from collections.abc import Callable, Mapping
 from time import perf_counter
 
@@ -16,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from labkit.facts import check_positive_int, default_device, synchronize
+from labkit.measure import order_of_round
 
 
 def interleave(
@@ -40,11 +40,10 @@ def interleave(
     if not isinstance(warmup, int) or isinstance(warmup, bool) or warmup < 0:
         raise ValueError(f"warmup must be a whole number of at least 0, got {warmup!r}")
     seconds = torch.zeros(warmup + rounds, len(arms), dtype=torch.float64)
-    columns = list(enumerate(arms.values()))
+    columns = {name: column for column, name in enumerate(arms)}
     for number, row in enumerate(seconds):
-        random.Random(number).shuffle(columns)
-        for column, function in columns:
-            row[column] = _seconds(function)
+        for name in order_of_round(list(arms), number):
+            row[columns[name]] = _seconds(arms[name])
     dist.all_reduce(seconds, op=dist.ReduceOp.MAX)
     return dict(zip(arms, seconds[warmup:].T.tolist(), strict=True))
 

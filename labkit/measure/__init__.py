@@ -5,7 +5,7 @@ from labkit.measure.flops import flops, step_flops
 from labkit.measure.memory import peak_memory, saved_bytes
 from labkit.measure.roofline import Standing, attainable, predict_seconds, standing
 from labkit.measure.statistics import Estimate, median_interval, paired_ratio
-from labkit.measure.timing import Timing, format_seconds, interleave
+from labkit.measure.timing import Timing, format_seconds, interleave, order_of_round
 from labkit.measure.traffic import traffic
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "format_seconds",
     "interleave",
     "median_interval",
+    "order_of_round",
     "paired_ratio",
     "peak_memory",
     "predict_seconds",

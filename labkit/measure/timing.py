@@ -2,9 +2,9 @@
 
 Timing one function to the end and then the next compares two moments of the machine, not two
 functions: a neighbor that wakes up in between decides who wins. Here every round runs each
-function once, and the order rotates from round to round, so that slow moments, a warm cache and
-the heat of the processor fall on all of them in equal parts. Samples of one round belong
-together: compare them pairwise (`paired_ratio`), not by their averages.
+function once, and the order changes from round to round, so that slow moments, the heat of the
+processor and the caches that the one before left fall on all of them in equal parts. Samples of
+one round belong together: compare them pairwise (`paired_ratio`), not by their averages.
 
 An accelerator works behind Python's back: a call returns before the work is done. So the clock is
 read only after the device has finished.
@@ -15,7 +15,7 @@ step meets too.
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +54,27 @@ class Timing:
         return f"{self.name}: {median} (spread {spread}, n {self.n})"
 
 
+def order_of_round(names: Sequence[str], number: int) -> list[str]:
+    """Return who comes when in a round, so that in the long run nobody has an advantage.
+
+    In every 2n rounds of n names each is equally often in each place, and follows each other one
+    equally often: who comes after a large model finds other caches than who comes after a small
+    one. To let the order rotate is not enough: there everybody has one predecessor.
+
+    Args:
+        names: all different; in round 0 they keep this order.
+        number: of the round, from 0.
+
+    Source: Williams, "Experimental Designs Balanced for the Estimation of Residual Effects of
+    Treatments", 1949.
+    """
+    n = len(names)
+    zigzag = [(i + 1) // 2 if i % 2 else -(i // 2) % n for i in range(n)]  # 0, 1, -1, 2, -2, …
+    named = dict(zip(zigzag, names, strict=True))
+    order = [named[(place + number) % n] for place in zigzag]
+    return order[::-1] if number // n % 2 else order
+
+
 def interleave(
     functions: Mapping[str, Callable[[], object]],
     *,
@@ -62,7 +83,7 @@ def interleave(
     threads: int = 1,
     device: torch.device | str | None = None,
 ) -> dict[str, Timing]:
-    """Time `functions` in rounds, each once a round, in an order that rotates.
+    """Time `functions` in rounds, each once a round, in the order of `order_of_round`.
 
     Args:
         functions: name -> function without arguments; it is called `warmup + rounds` times.
@@ -81,12 +102,10 @@ def interleave(
     """
     _check(functions, rounds, warmup)
     where = torch.device(device) if device is not None else facts.default_device()
-    names = list(functions)
-    samples: dict[str, list[float]] = {name: [] for name in names}
+    samples: dict[str, list[float]] = {name: [] for name in functions}
     with facts.threads(threads):
         for round_index in range(warmup + rounds):
-            first = round_index % len(names)
-            for name in names[first:] + names[:first]:
+            for name in order_of_round(list(functions), round_index):
                 seconds = _time_once(functions[name], name, where)
                 if round_index >= warmup:
                     samples[name].append(seconds)
