@@ -23,6 +23,7 @@ from benchmarks import trained
 from benchmarks.rows import Row
 from benchmarks.trained import Scale, exactly, lost, timed_in_turns
 from labkit.compression import prune
+from labkit.compression.quantize import file_bytes
 from labkit.facts import threads
 from labkit.measure import Estimate, flops, paired_ratio
 
@@ -80,8 +81,8 @@ def measure(scale: Scale, width: int, trained_on: bool) -> Measured:
         {m: operations(nets[0]) / operations(net) for m, net in small.items()},
         {name: [trained.accuracy(scale, net) for net in each] for name, each in compared.items()},
         {
-            WHOLE: trained.file_bytes(nets[0]),
-            PRUNED: trained.file_bytes(pruned[0]),
+            WHOLE: file_bytes(nets[0]),
+            PRUNED: file_bytes(pruned[0]),
             f"{WHOLE}, compressed": prune.compressed_bytes(nets[0]),
             f"{MASKED}, compressed": prune.compressed_bytes(masked),
         },

@@ -11,34 +11,32 @@ Transformers: a short training on the speeches. What int8 costs is the change of
 loss, paired by batch of held-out text. "weights alone" is there to show that it is no faster.
 """
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks import trained
 from benchmarks.rows import Row
-from benchmarks.trained import Scale, exactly, lost, timed
+from benchmarks.trained import Scale, exactly, lost
 from labkit import AdamW, data, models
 from labkit.compression.quantize import (
+    file_bytes,
     finish,
     int8_kernels,
     quantization_aware,
     quantize_dynamic,
     quantize_static,
     quantize_weights,
-    save_quantized,
 )
 from labkit.data import TextData
 from labkit.facts import seed_everything, threads
-from labkit.measure import paired_ratio
+from labkit.measure import latencies, paired_ratio
 from labkit.measure.statistics import mean_interval
 from labkit.models import next_token_loss
-from labkit.training import cosine, train
+from labkit.training import cosine, fast_precision, train
 
 FLOAT, FOLDED, INT8 = "fp32", "fp32, batch norm folded", "int8"
 FEW_BITS = (4, 3)
@@ -105,13 +103,13 @@ def measure_images(scale: Scale, width: int, aware: bool) -> Images:
         compared |= few_bits(scale, width, nets)
     return Images(
         width,
-        timed(
+        seconds(
             {FLOAT: nets[0], FOLDED: trained.folded(nets[0]), INT8: small[0]},
             trained.example(scale),
             scale.rounds,
         ),
         {name: [trained.accuracy(scale, net) for net in each] for name, each in compared.items()},
-        {FLOAT: trained.file_bytes(nets[0]), INT8: quantized_bytes(small[0])},
+        {FLOAT: file_bytes(nets[0]), INT8: file_bytes(small[0])},
     )
 
 
@@ -147,7 +145,7 @@ def measure_text(scale: TextScale, speeches: TextData, width: int) -> Text:
     }
     return Text(
         width,
-        timed(variants, tokens, scale.rounds),
+        seconds(variants, tokens, scale.rounds),
         {name: token_losses(variant, held_out) for name, variant in variants.items()},
     )
 
@@ -162,7 +160,7 @@ def learned(scale: TextScale, speeches: TextData, width: int) -> nn.Module:
         AdamW(lr=1e-3).build(model.parameters()),
         loss=next_token_loss,
         schedule=cosine(warmup=0.1),
-        precision=trained.fast_precision(),
+        precision=fast_precision(),
         clip=1.0,
         steps=scale.steps,
     )
@@ -177,11 +175,11 @@ def token_losses(model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> 
     return [float(next_token_loss(model(tokens), targets)) for tokens, targets in batches]
 
 
-def quantized_bytes(model: nn.Module) -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.safetensors"
-        save_quantized(model, path)
-        return path.stat().st_size
+def seconds(
+    variants: Mapping[str, nn.Module], inputs: Tensor, rounds: int
+) -> dict[str, Sequence[float]]:
+    """Return the seconds of each round."""
+    return {name: each.seconds for name, each in latencies(variants, inputs, rounds).items()}
 
 
 def image_rows(measured: Images, kernels: str) -> list[Row]:

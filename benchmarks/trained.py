@@ -9,9 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import islice
-from statistics import median
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -19,10 +17,10 @@ from labkit import SGD, Recipe, data, models
 from labkit.compression import prune
 from labkit.data import ImageData
 from labkit.distributed import launch
-from labkit.facts import instruction_set, threads
-from labkit.measure import interleave
+from labkit.facts import threads
+from labkit.measure import latencies
 from labkit.measure.statistics import Estimate, mean_interval
-from labkit.training import cosine
+from labkit.training import cosine, fast_precision
 
 
 @dataclass(frozen=True)
@@ -136,27 +134,6 @@ def example(scale: Scale) -> Tensor:
     return next(iter(batches))[0]
 
 
-def fast_precision() -> str:
-    """Return "bf16" where the processor has matrix units for it, else "fp32"."""
-    return "bf16" if "AMX bf16" in instruction_set() else "fp32"
-
-
-def file_bytes(model: nn.Module) -> int:
-    """Return the size of the model's safetensors file."""
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    return len(safetensors.torch.save(state))
-
-
-@torch.no_grad()
-def timed(
-    variants: Mapping[str, nn.Module], inputs: Tensor, rounds: int
-) -> dict[str, Sequence[float]]:
-    """Return the seconds that each variant takes for the inputs, in turn, round by round."""
-    calls = {name: partial(model.eval(), inputs) for name, model in variants.items()}
-    timings = interleave(calls, rounds=rounds, device="cpu")
-    return {name: timing.seconds for name, timing in timings.items()}
-
-
 def timed_in_turns(
     variants: Mapping[str, nn.Module], inputs: Tensor, rounds: int, turns: int
 ) -> dict[str, list[float]]:
@@ -174,7 +151,7 @@ def timed_in_turns(
 
 def _turn(variants: Mapping[str, nn.Module], inputs: Tensor, rounds: int) -> dict[str, float]:
     with threads(1):
-        return {name: median(each) for name, each in timed(variants, inputs, rounds).items()}
+        return {name: each.median for name, each in latencies(variants, inputs, rounds).items()}
 
 
 def lost(before: Sequence[float], after: Sequence[float]) -> Estimate:

@@ -16,7 +16,7 @@ from benchmarks import pruning, quantization, trained
 from benchmarks.pruning import MASKED, PRUNED, TRAINED_ON, WHOLE
 from benchmarks.quantization import FLOAT, FOLDED, INT8
 from labkit import models
-from labkit.compression.quantize import load_quantized, quantize_weights
+from labkit.compression.quantize import quantize_weights
 from labkit.facts import threads
 from labkit.models import next_token_loss
 
@@ -207,14 +207,6 @@ def test_a_loss_by_batch_is_the_next_tokens():
     batches = [(torch.randint(30, (n, 8)), torch.randint(30, (n, 8))) for n in (4, 2)]
     expected = [next_token_loss(model(x), y).item() for x, y in batches]
     assert quantization.token_losses(model, batches) == pytest.approx(expected)
-
-
-def test_the_bytes_are_those_of_the_file_that_loads_again(tmp_path):
-    small = quantize_weights(models.convnet(4))
-    path = tmp_path / "model.safetensors"
-    quantization.save_quantized(small, path)
-    assert quantization.quantized_bytes(small) == path.stat().st_size
-    assert load_quantized(path, models.convnet(4)) is not None
 
 
 # --- all of it, once, as small as it gets

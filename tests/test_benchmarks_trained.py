@@ -59,23 +59,6 @@ def test_accuracy_is_of_all_test_images_in_per_cent():
     assert trained.accuracy(TINY, Says()) == 10.0  # of ten classes in equal parts
 
 
-def test_timed_runs_every_variant_in_every_round_in_evaluation_mode():
-    class Counts(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.calls = 0
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            assert not self.training and not torch.is_grad_enabled()
-            self.calls += 1
-            return x
-
-    variants = {"a": Counts(), "b": Counts()}
-    seconds = trained.timed(variants, torch.ones(1), rounds=4)
-    assert [len(times) for times in seconds.values()] == [4, 4]
-    assert variants["a"].calls == variants["b"].calls >= 4
-
-
 def test_each_turn_is_a_process_of_its_own_and_one_figure(tmp_path):
     class Process(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -97,12 +80,6 @@ def test_the_folded_net_answers_as_the_net_does():
     assert images.shape == (TINY.batch, 1, 28, 28)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     torch.testing.assert_close(folded(images), net(images))
-
-
-def test_file_bytes_are_the_parameters_and_a_header():
-    net = models.convnet(8)
-    numbers = sum(4 * t.numel() for t in net.state_dict().values() if t.is_floating_point())
-    assert 0 < trained.file_bytes(net) - numbers < 5_000
 
 
 def test_what_is_lost_is_counted_by_pairs_and_less_than_nothing_is_a_gain():

@@ -12,7 +12,7 @@ from torch import nn
 
 from labkit import models
 from labkit.compression.quantize.dynamic import quantize_dynamic
-from labkit.compression.quantize.file_size import predicted_bytes
+from labkit.compression.quantize.file_size import file_bytes, predicted_bytes
 from labkit.compression.quantize.files import load_quantized, save_quantized
 from labkit.compression.quantize.int8_model import Int8Model
 from labkit.compression.quantize.static import quantize_static
@@ -167,3 +167,13 @@ def test_a_float_model_is_not_saved_and_an_older_file_stays(
     with pytest.raises(TypeError, match=r"must come from quantize_static, .* got ConvNet"):
         save_quantized(net, static_file)
     assert static_file.read_bytes() == before and len(list(static_file.parent.iterdir())) == 1
+
+
+def test_file_bytes_are_those_of_the_file(tmp_path):
+    for model in (models.convnet(4), quantize_weights(models.convnet(4), bits=4)):
+        path = tmp_path / "model.safetensors"
+        if isinstance(model.stem.weight, nn.Parameter):
+            save_file({n: tensor.contiguous() for n, tensor in model.state_dict().items()}, path)
+        else:
+            save_quantized(model, path)
+        assert file_bytes(model) == path.stat().st_size

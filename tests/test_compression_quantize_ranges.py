@@ -62,7 +62,7 @@ def test_every_way_gives_a_range_that_a_grid_takes() -> None:
     assert set(RANGES) == {"min-max", "percentile", "mse"}
     whole = min_max(numbers(9, 500))
     for choose in RANGES.values():
-        low, high = choose(numbers(9, 500).to(torch.bfloat16))
+        low, high = choose(numbers(9, 500).to(torch.bfloat16), 8)
         assert isinstance(low, float) and isinstance(high, float)
         assert grid(low, high).scale <= grid(*whole).scale * 1.01
 
@@ -72,9 +72,9 @@ def test_refuses_bad_input() -> None:
     for choose in RANGES.values():
         for bad in (nan, float("inf")):
             with pytest.raises(ValueError, match="values must be finite"):
-                choose(torch.tensor([1.0, bad]))
+                choose(torch.tensor([1.0, bad]), 8)
         with pytest.raises(ValueError, match="values is empty"):
-            choose(torch.ones(0))
+            choose(torch.ones(0), 8)
     for share in (0, 1.1, nan, True):
         with pytest.raises(ValueError, match="share must be a number above 0"):
             percentile(torch.ones(2), share)

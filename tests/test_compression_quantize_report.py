@@ -78,8 +78,7 @@ def test_one_linear_layer_agrees_with_the_hand_computation(ranges, bits):
     (report,) = layer_errors(layer, batches, bits, ranges)
 
     x = torch.cat([inputs for inputs, _ in batches])
-    clip = {"bits": bits} if ranges == "mse" else {}
-    x_rounded = round_trip(x, grid(*RANGES[ranges](x, **clip), bits))
+    x_rounded = round_trip(x, grid(*RANGES[ranges](x, bits), bits))
     rows = layer.weight.detach()
     rounded = torch.stack([round_trip(row, grid_of(row, bits, symmetric=True)) for row in rows])
     y, bias = x @ rows.T + layer.bias, layer.bias

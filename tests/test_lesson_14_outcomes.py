@@ -109,12 +109,12 @@ def test_race():
         tests = list(data.test_batches(20))
         nets = {"whole": tiny_model(), "half": tiny_model()}
         tradeoff = Tradeoff(nets, test=tests, example=tests[0][0], rounds=3)
-        assert "Nothing was measured yet" in lesson_14.read_race(tradeoff)
+        assert "Nothing was measured yet" in lesson_14.read_tradeoff(tradeoff)
         for _ in tradeoff:
             pass
-    said = lesson_14.read_race(tradeoff)
+    said = lesson_14.read_tradeoff(tradeoff)
     assert f"- {tradeoff.reading('half', allowed=0.5)}" in said
-    assert f"**{', '.join(tradeoff.front)}**" in said and "whole over" not in said
+    assert f"**{'; '.join(tradeoff.front)}**" in said and "whole over" not in said
 
 
 @pytest.mark.parametrize(

@@ -27,17 +27,6 @@ def step(index=0, lr=0.1):
     return Step(index, 0, 1.0, lr, (0.0, 0.0, 0.0, 0.0))
 
 
-def test_precision_follows_the_machine(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for instructions, expected in (("AVX512, AMX bf16", "bf16"), ("AVX512 bf16", "fp32")):
-        monkeypatch.setattr(training_14, "instruction_set", lambda text=instructions: text)
-        assert training_14.fast_precision() == expected
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    for known in (True, False):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda known=known: known)
-        assert training_14.fast_precision() == ("bf16" if known else "fp32")
-
-
 def test_trained_is_the_recipes_training_with_a_look_after_each_step():
     recipe, seen = tiny_recipe(), []
     training = recipe.training()
@@ -133,14 +122,6 @@ def test_renewed_weights_are_new_and_statistics_fresh():
     recipe = tiny_recipe(model=partial(training_14.renewed, model))
     first, second = (recipe.training().model for _ in range(2))
     assert torch.equal(first.stem.weight, second.stem.weight)  # the recipe's seed decides
-
-
-def test_latencies_are_of_evaluation_mode_and_leave_no_trace():
-    model = tiny_model().train()
-    before = copy.deepcopy(model.state_dict())
-    times = training_14.latencies({"a": model, "b": tiny_model()}, torch.rand(4, 1, 12, 12), 3)
-    assert [len(timing.seconds) for timing in times.values()] == [3, 3]
-    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
 
 
 def test_widths_times_a_convolution_for_each():

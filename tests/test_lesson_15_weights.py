@@ -9,6 +9,7 @@ from torch import nn
 from labkit import data, models
 from labkit.compare import Tradeoff
 from labkit.lessons import predict, trials_15, weights_15
+from labkit.lessons.tradeoffs import read_tradeoff
 from labkit.lessons.trials_15 import Quality
 from labkit.measure import Estimate, Timing
 
@@ -169,8 +170,8 @@ def test_choice(tradeoff):
     made = tradeoff(
         fp32=(900, 8.0, 4000), int8=(898, 2.0, 1000), tiny=(800, 1.0, 500), big=(910, 16.0, 8000)
     )
-    said = weights_15.read_tradeoff(made)
-    assert "On the front, beaten by none in both: **tiny, int8, fp32, big**." in said
+    said = read_tradeoff(made)
+    assert "Not beaten in both, by point estimates: **tiny; int8; fp32; big**." in said
     assert "- tiny over fp32: cheaper but worse" in said and said.count("- ") >= 3
     taken = {name: needs for needs, name, _ in weights_15.choice_table(made).rows}
     assert taken == {
@@ -190,5 +191,5 @@ def test_a_tradeoff_that_was_stopped_at_once():
         [(torch.zeros(1), torch.zeros(1))],
         torch.zeros(1),
     )
-    assert "Nothing was measured yet" in weights_15.read_tradeoff(made)
+    assert "Nothing was measured yet" in read_tradeoff(made)
     assert weights_15.choice_table(made).rows == ()

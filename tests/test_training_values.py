@@ -7,7 +7,16 @@ import torch
 from tests_support import tiny_data
 
 from labkit import models
-from labkit.training import SGD, AdamW, Recipe, cosine, evaluate, one_cycle
+from labkit.training import (
+    SGD,
+    AdamW,
+    Recipe,
+    cosine,
+    evaluate,
+    fast_precision,
+    one_cycle,
+    precision,
+)
 from labkit.training.schedules import lr_factor
 
 
@@ -133,3 +142,14 @@ def test_accuracy_counts_right_answers_and_restores_the_mode() -> None:
     assert torch.equal(model[1].running_mean, running)
     with pytest.raises(ValueError, match="batches is empty"):
         evaluate(model, [])
+
+
+def test_the_fast_precision_follows_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for instructions, expected in (("AVX512, AMX bf16", "bf16"), ("AVX512 bf16", "fp32")):
+        monkeypatch.setattr(precision, "instruction_set", lambda text=instructions: text)
+        assert fast_precision() == expected
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for known in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda known=known: known)
+        assert fast_precision() == ("bf16" if known else "fp32")

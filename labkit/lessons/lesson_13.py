@@ -153,9 +153,7 @@ def read_layers(ratios: Mapping[int, Estimate]) -> Prose:
             "messages are cheap on this machine."
         )
     else:
-        end = (
-            "There is no clear border between the widths at which splitting pays and those others."
-        )
+        end = "There is no clear border between the widths at which splitting pays and the others."
     return Prose("\n".join(lines) + f"\n\n{end}")
 
 

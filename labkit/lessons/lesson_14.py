@@ -18,11 +18,11 @@ from labkit.lessons.memory import give_back_memory
 from labkit.lessons.outcomes_14 import points_lost
 from labkit.lessons.outcomes_14 import read_again as read_again
 from labkit.lessons.outcomes_14 import read_healthy as read_healthy
-from labkit.lessons.outcomes_14 import read_race as read_race
 from labkit.lessons.outcomes_14 import read_sensitivity as read_sensitivity
 from labkit.lessons.outcomes_14 import read_slim as read_slim
 from labkit.lessons.outcomes_14 import read_ticket as read_ticket
 from labkit.lessons.prose import Prose
+from labkit.lessons.tradeoffs import read_tradeoff as read_tradeoff
 from labkit.measure import Timing, flops, paired_ratio, peak_memory
 from labkit.table import Table
 from labkit.training import Recipe

@@ -16,6 +16,7 @@ from labkit.lessons.exercises_15 import resnet_megabytes as resnet_megabytes
 from labkit.lessons.exercises_15 import scale_and_zero_point as scale_and_zero_point
 from labkit.lessons.lesson import Prediction
 from labkit.lessons.prose import Prose
+from labkit.lessons.tradeoffs import read_tradeoff as read_tradeoff
 from labkit.lessons.trials_15 import Bounds, Quality, channel_decibels
 from labkit.lessons.weights_15 import Times, lost_words
 from labkit.measure import paired_ratio

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from labkit.compare import Tradeoff
 from labkit.compression.prune import Lossless, Sensitivity
 from labkit.lessons.prose import Prose
 
@@ -104,18 +103,6 @@ def read_again(ends: Mapping[str, float], at_once: float, chance: float) -> Pros
             "found was a size."
         )
     return Prose(" ".join(lines))
-
-
-def read_race(tradeoff: Tradeoff, allowed: float = 0.5) -> Prose:
-    """Return for each variant whether it is cheaper and what it loses; the first is the whole."""
-    points = tradeoff.points
-    others = [n for n, p in points.items() if n != tradeoff.baseline and p.speed and p.lost]
-    if not others:
-        return Prose("Nothing was measured yet: run the race again and let it do a few rounds.")
-    lines = [f"- {tradeoff.reading(name, allowed=allowed)}" for name in others]
-    front = ", ".join(tradeoff.front)
-    lines.append(f"\nNot beaten in both, by point estimates: **{front}**.")
-    return Prose("\n".join(lines))
 
 
 def read_ticket(rewound: float, random: float, whole: float) -> Prose:

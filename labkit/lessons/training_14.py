@@ -1,8 +1,7 @@
 """Notebook 14: the trainings and timings that its cells run."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 import torch
@@ -10,9 +9,9 @@ from torch import Tensor, nn
 
 from labkit.compression import prune
 from labkit.compression.prune.magnitude import Masks
-from labkit.facts import default_device, instruction_set
+from labkit.facts import default_device
 from labkit.lessons.memory import give_back_memory
-from labkit.measure import Timing, interleave
+from labkit.measure import Timing, latencies
 from labkit.training import Recipe, Step
 
 After: TypeAlias = Callable[[nn.Module, Step, float], None]
@@ -20,12 +19,6 @@ After: TypeAlias = Callable[[nn.Module, Step, float], None]
 
 CHANNELS, SIDE, IMAGES = 64, 14, 32
 """Of the convolution whose channels are removed one by one: inputs, pixels a side, batch."""
-
-
-def fast_precision() -> str:
-    """Return "bf16" where matrix units multiply it (notebook 03), else "fp32"."""
-    on_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return "bf16" if on_gpu or "AMX" in instruction_set() else "fp32"
 
 
 def nothing(_model: nn.Module, _step: Step, _done: float) -> None:
@@ -132,20 +125,6 @@ def renewed(model: nn.Module) -> nn.Module:
 def difference(some: nn.Module, other: nn.Module, images: Tensor) -> float:
     """Return the largest difference of an output between two models in evaluation mode."""
     return float((some.eval()(images) - other.eval()(images)).abs().max())
-
-
-@torch.no_grad()
-def _answer(model: nn.Module, images: Tensor) -> None:
-    model(images)
-
-
-def latencies(models: Mapping[str, nn.Module], images: Tensor, rounds: int) -> dict[str, Timing]:
-    """Return the times of a forward pass of each model, in evaluation mode, taken in turns."""
-    give_back_memory()
-    for model in models.values():
-        model.eval()
-    calls = {name: partial(_answer, model, images) for name, model in models.items()}
-    return interleave(calls, rounds=rounds, device=images.device)
 
 
 def widths(kept: Iterable[int], rounds: int) -> dict[int, Timing]:

@@ -2,10 +2,8 @@
 
 import copy
 import math
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TypeAlias
@@ -19,7 +17,7 @@ from labkit.compression.quantize.affine import Grid, grid, round_trip
 from labkit.data import TextData
 from labkit.facts import seed_everything
 from labkit.lessons.memory import give_back_memory
-from labkit.measure import Ceiling, Estimate, Timing, flops, interleave, predict_seconds, traffic
+from labkit.measure import Ceiling, Estimate, flops, predict_seconds, traffic
 from labkit.models import ConvNet, Transformer, next_token_loss, transformer
 from labkit.training import AdamW, one_cycle, train
 
@@ -66,16 +64,6 @@ def qualities(models: Mapping[str, nn.Module], test: Sequence[Batch]) -> dict[st
         )
         for name, logits in answers.items()
     }
-
-
-@torch.no_grad()
-def forward_times(
-    models: Mapping[str, nn.Module], inputs: Tensor, rounds: int
-) -> dict[str, Timing]:
-    """Return the times of forward passes in evaluation mode, interleaved on one thread."""
-    calls = {name: partial(model.eval(), inputs) for name, model in models.items()}
-    give_back_memory()  # of what was trained and traced before
-    return interleave(calls, rounds=rounds, device=inputs.device)
 
 
 def distance(exact: Tensor, rounded: Tensor) -> float:
@@ -193,21 +181,6 @@ def bounds(model: nn.Module, inputs: Tensor, roof: Ceiling, kernels: str) -> Bou
     moving = predict_seconds(0, moved / 4, roof)
     fp32 = predict_seconds(operations, moved, roof)
     return Bounds(fp32, max(computing, moving), kernels, rate, moving > computing)
-
-
-def file_bytes(model: nn.Module) -> int:
-    """Return the bytes of the file that a model makes, as it is: float or quantized."""
-    from safetensors.torch import save_file
-
-    from labkit.compression.quantize.files import save_quantized
-
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.safetensors"
-        try:
-            save_quantized(model, file)
-        except TypeError:  # a float model
-            save_file({n: t.contiguous() for n, t in model.state_dict().items()}, file)
-        return file.stat().st_size
 
 
 def header_bytes(file: Path) -> int:

@@ -6,12 +6,11 @@ from math import isinf
 from labkit.compare import Tradeoff, Verdict
 from labkit.lessons.lesson import Prediction
 from labkit.lessons.prose import Prose
+from labkit.lessons.tradeoffs import ALLOWED
 from labkit.lessons.trials_15 import Quality
 from labkit.measure import Estimate, Timing, paired_ratio
 from labkit.table import Table
 
-SMALL = 0.5
-"""Points of accuracy that are counted as little."""
 Times = Mapping[str, Timing]
 
 
@@ -144,10 +143,10 @@ def bits_table(qualities: Mapping[int, Quality]) -> Table:
 
 def read_bits(qualities: Mapping[int, Quality]) -> Prose:
     """Return down to how many bits rounding alone goes, and where it fails."""
-    broken = {bits: q for bits, q in qualities.items() if q.lost.low > SMALL}
+    broken = {bits: q for bits, q in qualities.items() if q.lost.low > ALLOWED}
     if not broken:
         return Prose(
-            f"No number of bits loses more than {SMALL:g} points for sure on so few test images: "
+            f"No number of bits loses more than {ALLOWED:g} points for sure on so few test images: "
             "run a longer profile."
         )
     first = max(broken)
@@ -194,18 +193,6 @@ def recovered(before: Quality, after: Quality) -> Estimate:
     return Estimate(value, low, high, after.lost.n)
 
 
-def read_tradeoff(tradeoff: Tradeoff) -> Prose:
-    """Return which variants are cheaper and not worse, and what to take for which need."""
-    names = [name for name in tradeoff.variants if name != tradeoff.baseline]
-    try:
-        readings = [tradeoff.reading(name, allowed=SMALL) for name in names]
-    except ValueError:
-        return Prose("Nothing was measured yet: run it again and let it do a few rounds.")
-    lines = [f"- {reading}" for reading in readings]
-    front = ", ".join(tradeoff.front)
-    return Prose("\n".join([*lines, "", f"On the front, beaten by none in both: **{front}**."]))
-
-
 def choice_table(tradeoff: Tradeoff) -> Table:
     """Return which variant answers which need here, by point estimates."""
     known = {
@@ -216,14 +203,17 @@ def choice_table(tradeoff: Tradeoff) -> Table:
     head = ("you need", "take here", "it has")
     if not known:
         return Table(head, ())
-    little = [name for name, (_, _, lost, _) in known.items() if lost <= SMALL]
+    little = [name for name, (_, _, lost, _) in known.items() if lost <= ALLOWED]
     needs = {
         "every point of accuracy": max(known, key=lambda n: (known[n][1], -known[n][0])),
-        f"least time, {SMALL:g} points to spare": min(little, key=lambda name: known[name][0]),
+        f"least time, {ALLOWED:g} points to spare": min(little, key=lambda name: known[name][0]),
         "least time": min(known, key=lambda name: known[name][0]),
-        f"smallest file, {SMALL:g} points to spare": min(little, key=lambda name: known[name][3]),
+        f"smallest file, {ALLOWED:g} points to spare": min(little, key=lambda name: known[name][3]),
         "smallest file": min(known, key=lambda name: known[name][3]),
     }
+    for need in ("least time", "smallest file"):
+        if needs[need] == needs[f"{need}, {ALLOWED:g} points to spare"]:
+            del needs[f"{need}, {ALLOWED:g} points to spare"]
     rows = []
     for name in dict.fromkeys(needs.values()):
         latency, accuracy, _, size = known[name]

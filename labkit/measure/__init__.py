@@ -2,6 +2,7 @@
 
 from labkit.measure.ceiling import Ceiling, ceiling
 from labkit.measure.flops import flops, step_flops
+from labkit.measure.latency import latencies
 from labkit.measure.memory import peak_memory, saved_bytes
 from labkit.measure.roofline import Standing, attainable, predict_seconds, standing
 from labkit.measure.statistics import Estimate, median_interval, paired_ratio
@@ -18,6 +19,7 @@ __all__ = [
     "flops",
     "format_seconds",
     "interleave",
+    "latencies",
     "median_interval",
     "order_of_round",
     "paired_ratio",

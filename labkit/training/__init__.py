@@ -4,7 +4,7 @@ from labkit.training import checkpoint
 from labkit.training.evaluate import evaluate
 from labkit.training.loop import Training, train
 from labkit.training.optimizers import SGD, AdamW
-from labkit.training.precision import PRECISIONS, Precision
+from labkit.training.precision import PRECISIONS, Precision, fast_precision
 from labkit.training.recipe import Recipe
 from labkit.training.schedules import Schedule, cosine, one_cycle
 from labkit.training.step import Phases, Step
@@ -22,6 +22,7 @@ __all__ = [
     "checkpoint",
     "cosine",
     "evaluate",
+    "fast_precision",
     "one_cycle",
     "train",
 ]

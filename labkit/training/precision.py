@@ -20,6 +20,8 @@ from dataclasses import dataclass
 
 import torch
 
+from labkit.facts import instruction_set
+
 
 @dataclass(frozen=True)
 class Precision:
@@ -50,6 +52,12 @@ PRECISIONS = {
         Precision("fp16-unscaled", torch.float16),
     )
 }
+
+
+def fast_precision() -> str:
+    """Return "bf16" where matrix units multiply it, else "fp32"."""
+    on_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return "bf16" if on_gpu or "AMX" in instruction_set() else "fp32"
 
 
 def precision_policy(name: str) -> Precision:

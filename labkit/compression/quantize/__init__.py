@@ -11,7 +11,7 @@ from labkit.compression.quantize.affine import (
 )
 from labkit.compression.quantize.aware import finish, quantization_aware
 from labkit.compression.quantize.dynamic import quantize_dynamic
-from labkit.compression.quantize.file_size import predicted_bytes
+from labkit.compression.quantize.file_size import file_bytes, predicted_bytes
 from labkit.compression.quantize.files import load_quantized, save_quantized
 from labkit.compression.quantize.int8_model import Int8Model
 from labkit.compression.quantize.lowering import int8_kernels
@@ -25,6 +25,7 @@ __all__ = [
     "Grid",
     "Int8Model",
     "LayerError",
+    "file_bytes",
     "finish",
     "grid",
     "grid_of",

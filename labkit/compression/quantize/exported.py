@@ -22,6 +22,7 @@ from torch.fx.experimental.symbolic_shapes import is_concrete_int
 from labkit.compression.quantize.torchao_import import pt2e
 
 aten = torch.ops.aten
+STATIC_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
 PRODUCTS = (aten.conv1d.default, aten.conv2d.default, aten.linear.default)
 Inputs = tuple[Tensor, ...]
 

@@ -9,19 +9,22 @@ type and shape, and scale and zero point of each activation, some 25 bytes each.
 """
 
 import copy
+import tempfile
 from collections.abc import Collection
 from math import ceil, prod
+from pathlib import Path
 
 import torch
 from torch import fx, nn
 
+from labkit.compression.quantize.exported import STATIC_LAYERS
+from labkit.compression.quantize.files import save_quantized
 from labkit.compression.quantize.weight_only import (
     check_bits_and_group,
     quantizable,
 )
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-PRODUCTS = (nn.Conv1d, nn.Conv2d, nn.Linear)
 
 
 def predicted_bytes(
@@ -53,6 +56,19 @@ def predicted_bytes(
         elif name not in gone:
             total += tensor.numel() * tensor.element_size()
     return total
+
+
+def file_bytes(model: nn.Module) -> int:
+    """Return the bytes of the safetensors file that a model makes as it is, float or quantized."""
+    from safetensors.torch import save_file
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.safetensors"
+        try:
+            save_quantized(model, file)
+        except TypeError:  # a float model
+            save_file({n: t.contiguous() for n, t in model.state_dict().items()}, file)
+        return file.stat().st_size
 
 
 def _weight_bytes(shape: torch.Size, bits: int, group: int | None) -> int:
@@ -89,6 +105,6 @@ def _before(model: nn.Module, norms: Collection[str]) -> dict[str, nn.Module]:
         if node.op == "call_module" and node.target in norms:
             read = node.args[0]
             layer = modules.get(str(read.target)) if read.op == "call_module" else None
-            if isinstance(layer, PRODUCTS) and len(read.users) == 1:
+            if isinstance(layer, STATIC_LAYERS) and len(read.users) == 1:
                 found[str(node.target)] = layer
     return found

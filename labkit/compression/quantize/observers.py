@@ -68,7 +68,7 @@ def classes() -> tuple[Any, Any]:
             return x
 
         def calculate_qparams(self) -> tuple[Tensor, Tensor]:
-            found = grid(*RANGES[self.ranges](self.reservoir.seen()))
+            found = grid(*RANGES[self.ranges](self.reservoir.seen(), 8))
             return found.scale.clamp(min=SMALLEST_SCALE), found.zero_point
 
     class WeightPerChannelObserver(pt2e().ObserverBase):  # type: ignore[misc]

@@ -80,11 +80,26 @@ def least_error(values: Tensor, bits: int = 8, symmetric: bool = False) -> tuple
     return min(ranges, key=error)  # of equals the first, the widest
 
 
-RANGES: dict[str, Callable[[Tensor], tuple[float, float]]] = {
-    "min-max": min_max,
-    "percentile": percentile,
+def _min_max(values: Tensor, bits: int) -> tuple[float, float]:
+    return min_max(values)
+
+
+def _percentile(values: Tensor, bits: int) -> tuple[float, float]:
+    return percentile(values)
+
+
+RANGES: dict[str, Callable[[Tensor, int], tuple[float, float]]] = {
+    "min-max": _min_max,
+    "percentile": _percentile,
     "mse": least_error,
 }
+"""Name -> (values, bits of an affine grid) -> clipping range."""
+
+
+def check_ranges(ranges: str) -> None:
+    """Raise a ValueError unless `ranges` is a name in `RANGES`."""
+    if ranges not in RANGES:
+        raise ValueError(f"ranges must be one of {', '.join(RANGES)}, got {ranges!r}")
 
 
 def _cut(low: float, high: float, distance: float) -> tuple[float, float]:

@@ -27,10 +27,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from labkit.compression.quantize.affine import Grid, grid, grid_of, round_trip
-from labkit.compression.quantize.ranges import RANGES, least_error
+from labkit.compression.quantize.exported import STATIC_LAYERS
+from labkit.compression.quantize.ranges import RANGES, check_ranges
 
 Batch = tuple[Tensor, Tensor]
-LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,7 @@ def layer_errors(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    if ranges not in RANGES:
-        raise ValueError(f"ranges must be one of {', '.join(RANGES)}, got {ranges!r}")
+    check_ranges(ranges)
     looked_at = copy.deepcopy(model).eval()
     inputs = _inputs(looked_at, batches)
     return [
@@ -108,7 +107,7 @@ def _inputs(model: nn.Module, batches: Iterable[Batch]) -> dict[nn.Module, list[
         given = args[0] if args else named["input"]
         found.setdefault(layer, []).append(given.clone())  # what follows may work in place
 
-    layers = [layer for layer in model.modules() if isinstance(layer, LAYERS)]
+    layers = [layer for layer in model.modules() if isinstance(layer, STATIC_LAYERS)]
     hooks = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
     seen = 0
     for inputs, _ in batches:
@@ -127,7 +126,7 @@ def _error(name: str, layer: nn.Module, inputs: list[Tensor], bits: int, ranges:
     weight = layer.weight
     assert isinstance(weight, Tensor)
     few = {"weight": _round(weight, grid_of(weight, bits, symmetric=True, dim=0))}
-    steps = grid(*_range(torch.cat([x.flatten() for x in inputs]), bits, ranges), bits)
+    steps = grid(*RANGES[ranges](torch.cat([x.flatten() for x in inputs]), bits), bits)
     signal, noise = 0.0, [0.0, 0.0, 0.0]
     for x in inputs:
         y, x_few = layer(x), _round(x, steps)
@@ -135,12 +134,6 @@ def _error(name: str, layer: nn.Module, inputs: list[Tensor], bits: int, ranges:
         signal += _energy(y)
         noise = [before + _energy(y - z) for before, z in zip(noise, others, strict=True)]
     return LayerError(name, *(_decibels(signal, n) for n in noise))
-
-
-def _range(values: Tensor, bits: int, ranges: str) -> tuple[float, float]:
-    if ranges == "mse":  # the only one that depends on the bits
-        return least_error(values, bits)
-    return RANGES[ranges](values)
 
 
 def _round(values: Tensor, steps: Grid) -> Tensor:

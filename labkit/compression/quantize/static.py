@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from labkit.compression.quantize import observers
 from labkit.compression.quantize.exported import Inputs, check_keep_float, convert
 from labkit.compression.quantize.int8_model import Int8Model
-from labkit.compression.quantize.ranges import RANGES
+from labkit.compression.quantize.ranges import check_ranges
 from labkit.compression.quantize.torchao_import import pt2e
 
 
@@ -48,8 +48,7 @@ def quantize_static(
         ValueError: no batches, or not pairs; unknown ranges or names; values that are not finite; a
             model that is not float32 on the CPU, cannot be traced, or has no such layers.
     """
-    if ranges not in RANGES:
-        raise ValueError(f"ranges must be one of {', '.join(RANGES)}, got {ranges!r}")
+    check_ranges(ranges)
     keep = check_keep_float(model, keep_float)
     return Int8Model(convert(model, _inputs(batches), static_quantizer(ranges), "static", keep))
 
