@@ -31,8 +31,9 @@ PATIENCE = timedelta(days=30)
 INTERFACE = "GLOO_SOCKET_IFNAME"
 """Environment variable: the network interface that gloo listens on."""
 _left: list[object] = []
-"""Groups that this rank has left, so that no model's end frees one: that waits for gloo's threads,
-and one of them may be waiting for Python, to drop a hook. Then neither would ever go on."""
+"""Groups that ranks of `launch` have left, so that no model's end frees one: that waits for gloo's
+threads, and one of them may be waiting for Python, to drop a hook. Then neither would ever go on.
+Other programs end by Python's own rules, which no living group survives: there it goes at once."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def init() -> Iterator[World]:
             if size == 1:
                 dist.destroy_process_group()
             raise  # among others, leaving in order would wait for what they will never send
-        if size > 1:
+        if RENDEZVOUS in os.environ:
             _left.append(dist.group.WORLD)
         dist.destroy_process_group()
 
