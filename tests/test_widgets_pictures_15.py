@@ -48,6 +48,16 @@ def test_zeros_are_left_out_of_the_histogram():
     assert figure.axes[0].patches[0].get_data().values.max() == pytest.approx(100)
 
 
+@pytest.mark.parametrize("errors", [(23.0, 38.0), (4.1, 4.6), (0.2, 90.0), (8.5, 33.0)])
+def test_an_axis_of_errors_has_numbers_to_compare_with(errors):
+    outcomes = {50: (errors[0], 80.0), 100: (errors[1], 90.0)}
+    figure, _ = pictures_15.clipping(torch.ones(9), outcomes, 8, 100)
+    low, high = figure.axes[1].get_ylim()
+    ticks = figure.axes[1].get_yticks()
+    assert 2 <= len(ticks) <= 8 and low < errors[0] < errors[1] < high
+    assert all(low <= tick <= high for tick in ticks)
+
+
 def test_layer_noise():
     errors = [LayerError("a", 40.0, 50.0, 39.0), LayerError("b", 45.0, math.inf, 44.0)]
     figure, words = pictures_15.layer_noise(errors)

@@ -89,9 +89,12 @@ def _histogram(axes: Axes, values: Tensor, largest: float, end: float, bits: int
 
 def _percent_ticks(axes: Axes, values: Sequence[float]) -> None:
     """Label a logarithmic axis with plain numbers."""
-    heights = [m * 10.0**e for e in range(-3, 3) for m in (1, 3)]
     low, high = min(values) / 1.3, max(values) * 1.3
-    kept = [height for height in heights if low <= height <= high]
+    kept: list[float] = []
+    for firsts in ((1, 3), (1, 2, 5), range(1, 10)):
+        if len(kept) < 2:  # one number alone shows no scale
+            heights = [first * 10.0**power for power in range(-3, 3) for first in firsts]
+            kept = [height for height in heights if low <= height <= high]
     axes.set_ylim(low, high)
     axes.set_yticks(kept, [f"{height:g}" for height in kept])
     axes.minorticks_off()
