@@ -75,9 +75,10 @@ def measure(scale: Scale, width: int, trained_on: bool) -> Measured:
     compared = {WHOLE: nets, PRUNED: pruned}
     if trained_on:
         compared[TRAINED_ON] = [more(scale, net, width, seed) for seed, net in enumerate(nets)]
+    rounds = scale.rounds // 3  # in each of many processes fewer will do
     return Measured(
         width,
-        timed_in_turns(ways, trained.example(scale), scale.rounds // 3, scale.turns),
+        timed_in_turns(ways, trained.example(scale), rounds, scale.turns),
         {m: operations(nets[0]) / operations(net) for m, net in small.items()},
         {name: [trained.accuracy(scale, net) for net in each] for name, each in compared.items()},
         {

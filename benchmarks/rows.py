@@ -51,11 +51,12 @@ def _cells(row: Row) -> tuple[str, ...]:
 def number(value: float) -> str:
     """Return `value` with three digits, and no more than two of them after the point.
 
-    Below 0.01 there is no such number: then three digits, wherever they stand.
+    Below 0.01 there is no such number: then two digits, wherever they stand. What rounding leaves
+    of numbers that cancel out is 0.
     """
     size = abs(value)
     if size >= 99.95:
         return f"{value:.0f}"
     if size >= 9.995:
         return f"{value:.1f}"
-    return f"{value:.2f}" if size >= 0.01 or size == 0 else f"{value:.2g}"
+    return f"{value:z.2f}" if size >= 0.01 or size < 1e-12 else f"{value:.2g}"

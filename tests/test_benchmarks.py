@@ -50,6 +50,7 @@ def test_time_imports_times_each_name_in_a_process_of_its_own():
     ("value", "text"),
     [
         (0, "0.00"),
+        (-4.7e-15, "0.00"),
         (0.00123, "0.0012"),
         (0.0123, "0.01"),
         (1.004, "1.00"),

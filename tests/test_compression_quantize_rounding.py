@@ -1,22 +1,20 @@
 """Rounding in pieces is torch's own rounding, to the bit, and the graph uses it."""
 
-import copy
-
 import pytest
 import torch
 from quantize_support import pictures, trained
 from torch import Tensor
 
-from labkit.compression.quantize import rounding
+from labkit.compression.quantize import int8_model, rounding
+from labkit.compression.quantize.int8_model import Int8Model
 from labkit.compression.quantize.lowering import int8_kernels
-from labkit.compression.quantize.rounding import (
-    dequantize_per_tensor,
-    quantize_per_tensor,
-    round_in_pieces,
-)
+from labkit.compression.quantize.rounding import dequantize_per_tensor, quantize_per_tensor
 from labkit.compression.quantize.static import quantize_static
 from labkit.compression.quantize.torchao_import import pt2e
 
+ROUNDINGS = {
+    f"quantized_decomposed.{kind}_per_tensor.default" for kind in ("quantize", "dequantize")
+}
 pt2e()  # registers torch's own operations
 GRIDS = [(0.0123, 73, 0, 255, torch.uint8), (0.31, -5, -127, 127, torch.int8)]
 SHAPES = [(7, 5), (1, 3), (5, 3, 40, 40), (3, 70_000), (0, 4), (3, 0), (9,)]
@@ -46,7 +44,7 @@ def test_the_same_numbers_in_the_same_places(shape, layout, grid, monkeypatch):
     got = quantize_per_tensor(x, scale, zero_point, low, high, dtype)
     assert torch.equal(got, wanted) and got.dtype == dtype and got.stride() == wanted.stride()
     back = torchs.dequantize_per_tensor(wanted, scale, zero_point, low, high, dtype)
-    floats = dequantize_per_tensor(wanted, scale, zero_point, low, high, dtype)
+    floats = dequantize_per_tensor(wanted, scale, zero_point)
     assert torch.equal(floats, back) and floats.stride() == back.stride()
 
 
@@ -65,22 +63,19 @@ def test_what_comes_in_is_left_alone():
     before = x.clone()
     integers = quantize_per_tensor(x, 0.1, 0, -127, 127, torch.int8)
     kept = integers.clone()
-    dequantize_per_tensor(integers, 0.1, 3, -127, 127, torch.int8)
+    dequantize_per_tensor(integers, 0.1, 3)
     assert torch.equal(x, before) and torch.equal(integers, kept)
 
 
-def test_a_graph_rounds_in_pieces_and_computes_the_same():
+@pytest.mark.parametrize("kernels", [int8_kernels(), ""])
+def test_a_model_rounds_in_pieces_and_computes_the_same(kernels, monkeypatch):
+    monkeypatch.setattr(int8_model, "int8_kernels", lambda: kernels)
     model = quantize_static(trained(), pictures(), keep_float=["blocks.1.shortcut"])
-    images = pictures(1, seed=5)[0][0]
-    graph = copy.deepcopy(model.reference.graph)
-    wanted = graph(images)
-    round_in_pieces(graph)
-    targets = [node.target for node in graph.graph.nodes]
+    targets = [node.target for node in model.graph.graph.nodes]
     assert quantize_per_tensor in targets and dequantize_per_tensor in targets
-    assert torch.equal(graph(images), wanted)
-    if int8_kernels():
-        targets = [node.target for node in model.graph.graph.nodes]
-        assert quantize_per_tensor in targets and dequantize_per_tensor in targets
-    for found in targets:
-        assert "quantized_decomposed.quantize_per_tensor" not in str(found)
-        assert "quantized_decomposed.dequantize_per_tensor" not in str(found)
+    images = pictures(1, seed=5)[0][0]
+    monkeypatch.setattr(int8_model, "round_in_pieces", lambda graph: None)
+    torchs = Int8Model(model.reference)
+    assert set(map(str, targets)) & ROUNDINGS == set()
+    assert {str(node.target) for node in torchs.graph.graph.nodes} >= ROUNDINGS
+    assert torch.equal(model(images), torchs(images))

@@ -1,5 +1,6 @@
 """The module that runs a quantized model: called like the float one, and it cannot be changed."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -8,6 +9,7 @@ from torch import Tensor, fx, nn
 
 from labkit.compression.quantize.exported import Reference, any_batch
 from labkit.compression.quantize.lowering import int8_kernels, lower
+from labkit.compression.quantize.rounding import round_in_pieces
 
 
 class Int8Model(nn.Module):
@@ -21,15 +23,18 @@ class Int8Model(nn.Module):
 
     Attributes:
         reference: the same; its graph says what the kernels compute.
-        graph: what runs: int8 kernels, or the reference's graph where the processor has none.
+        graph: what runs: int8 kernels, or the reference's operations where there are none.
     """
 
     def __init__(self, reference: Reference) -> None:
         super().__init__()
-        graph, inputs = reference.graph, reference.inputs
+        inputs = reference.inputs
         if int8_kernels():
             with torch.no_grad():
-                graph = lower(graph, inputs, any_batch(inputs))
+                graph = lower(reference.graph, inputs, any_batch(inputs))
+        else:  # another graph over the same weights
+            graph = fx.GraphModule(reference.graph, copy.deepcopy(reference.graph.graph))
+        round_in_pieces(graph)
         self._takes = _signature(inputs)
         # past nn.Module's own bookkeeping: train() and state_dict() must not walk into the graph
         self.__dict__.update(reference=reference, graph=graph)

@@ -24,8 +24,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from labkit.compression.quantize.rounding import round_in_pieces
-
 aten = torch.ops.aten
 VIEWS = (aten.view.default, aten._unsafe_view.default)
 # Arguments that a kernel takes for contiguous without a look: its input, and what it adds to.
@@ -71,7 +69,6 @@ def lower(converted: fx.GraphModule, inputs: tuple[Tensor, ...], batch: Any) -> 
     freezing_passes(lowered, symbolic)
     constant_fold(lowered)  # packs the weights now, not at each call
     _make_operands_contiguous(lowered)
-    round_in_pieces(lowered)
     return lowered
 
 

@@ -80,17 +80,9 @@ def least_error(values: Tensor, bits: int = 8, symmetric: bool = False) -> tuple
     return min(ranges, key=error)  # of equals the first, the widest
 
 
-def _min_max(values: Tensor, bits: int) -> tuple[float, float]:
-    return min_max(values)
-
-
-def _percentile(values: Tensor, bits: int) -> tuple[float, float]:
-    return percentile(values)
-
-
 RANGES: dict[str, Callable[[Tensor, int], tuple[float, float]]] = {
-    "min-max": _min_max,
-    "percentile": _percentile,
+    "min-max": lambda values, _: min_max(values),
+    "percentile": lambda values, _: percentile(values),
     "mse": least_error,
 }
 """Name -> (values, bits of an affine grid) -> clipping range."""

@@ -38,14 +38,9 @@ def quantize_per_tensor(
 
 
 def dequantize_per_tensor(
-    integers: Tensor,
-    scale: float | Tensor,
-    zero_point: int | Tensor,
-    low: int,
-    high: int,
-    dtype: torch.dtype,
+    integers: Tensor, scale: float | Tensor, zero_point: int | Tensor
 ) -> Tensor:
-    """Return (integers - zero_point) * scale as float32; arguments as of `quantize_per_tensor`."""
+    """Return (integers - zero_point) * scale as float32."""
     step, shift = float(scale), int(zero_point)
     x = torch.empty_like(integers, dtype=torch.float32)
     for piece, out in zip(_pieces(integers), _pieces(x), strict=True):
@@ -56,15 +51,12 @@ def dequantize_per_tensor(
 def round_in_pieces(graph: fx.GraphModule) -> None:
     """Make the graph compute its roundings with the functions above."""
     operations = torch.ops.quantized_decomposed
-    ours = {
-        operations.quantize_per_tensor.default: quantize_per_tensor,
-        operations.quantize_per_tensor.tensor: quantize_per_tensor,
-        operations.dequantize_per_tensor.default: dequantize_per_tensor,
-        operations.dequantize_per_tensor.tensor: dequantize_per_tensor,
-    }
+    to_integers, to_floats = operations.quantize_per_tensor, operations.dequantize_per_tensor
     for node in graph.graph.nodes:
-        if node.target in ours and not node.kwargs:
-            node.target = ours[node.target]
+        if node.target in (to_integers.default, to_integers.tensor):
+            node.target = quantize_per_tensor
+        elif node.target in (to_floats.default, to_floats.tensor) and not node.kwargs:
+            node.target, node.args = dequantize_per_tensor, node.args[:3]  # the rest is the range
     graph.recompile()
 
 
