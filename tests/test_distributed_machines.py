@@ -133,6 +133,29 @@ def test_a_killed_worker_is_started_again_and_the_loss_is_the_same(
     assert KILL_AT + 1 - SMALL["every"] <= int(resumed[1]) < SMALL["steps"]
 
 
+SLOW_END = """
+import time
+import torch
+import torch.distributed as dist
+from labkit.distributed import init
+
+with init() as world:
+    if world.rank:
+        time.sleep(0.3)  # so that the sum of rank 0 ends in a thread of gloo's
+    done = dist.all_reduce(torch.ones(3), async_op=True).get_future()
+    after = done.then(lambda _: time.sleep(0.1))
+    done.wait()
+"""
+
+
+def test_a_thread_that_still_needs_python_does_not_abort_the_program(tmp_path, environment):
+    (tmp_path / "slow_end.py").write_text(SLOW_END)
+    command = [sys.executable, "-m", "torch.distributed.run", "--local-addr", "127.0.0.1"]
+    command += ["--nproc-per-node", "2", str(tmp_path / "slow_end.py")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
 # ---- two machines
 
 

@@ -10,8 +10,10 @@ many machines with `--nnodes`.
 Tensors travel by gloo on CPUs (TCP) and by NCCL on CUDA devices, one rank a device.
 """
 
+import atexit
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,10 +32,23 @@ PATIENCE = timedelta(days=30)
 """How long a rank of `launch` waits for the others: the launcher knows when to give up."""
 INTERFACE = "GLOO_SOCKET_IFNAME"
 """Environment variable: the network interface that gloo listens on."""
+GRACE = 0.2
+"""Seconds that a program waits at its end for gloo's threads, if it has joined others."""
 _left: list[object] = []
-"""Groups that ranks of `launch` have left, so that no model's end frees one: that waits for gloo's
-threads, and one of them may be waiting for Python, to drop a hook. Then neither would ever go on.
-Other programs end by Python's own rules, which no living group survives: there it goes at once."""
+"""Groups that this process has left, so that no model's end frees one: that waits for gloo's
+threads, and one of them may be waiting for Python, to drop a hook. Neither would ever go on."""
+
+
+@atexit.register
+def _let_threads_finish() -> None:
+    """Wait a moment, if there was a group, while Python still runs.
+
+    A thread of gloo's tells the others that a sum is done before it has dropped the tensors. On a
+    busy machine it may come to that last, and one that asks for Python when Python is gone aborts
+    the process (SIGABRT). torch has no call that waits for these threads.
+    """
+    if _left:
+        time.sleep(GRACE)
 
 
 @dataclass(frozen=True)
@@ -90,8 +105,7 @@ def init() -> Iterator[World]:
             if size == 1:
                 dist.destroy_process_group()
             raise  # among others, leaving in order would wait for what they will never send
-        if RENDEZVOUS in os.environ:
-            _left.append(dist.group.WORLD)
+        _left.append(dist.group.WORLD)
         dist.destroy_process_group()
 
 
