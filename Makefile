@@ -22,7 +22,7 @@ lab: $(VENV)/lab.stamp
 	@exec $(RUN) -m labkit.cli lab
 
 test: $(VENV)/test.stamp
-	$(RUN) tests/find_browser.py --install
+	$(RUN) tests/support/find_browser.py --install
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy

@@ -32,10 +32,11 @@ from labkit.compression.quantize import (
     quantize_weights,
 )
 from labkit.data import TextData
-from labkit.facts import seed_everything, threads
+from labkit.facts import threads
 from labkit.measure import latencies, paired_ratio
 from labkit.measure.statistics import mean_interval
 from labkit.models import next_token_loss
+from labkit.seeds import seed_everything
 from labkit.training import cosine, fast_precision, train
 
 FLOAT, FOLDED, INT8 = "fp32", "fp32, batch norm folded", "int8"

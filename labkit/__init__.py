@@ -6,7 +6,8 @@ those who want them, so that `import labkit` stays cheap.
 
 from labkit import data, models
 from labkit.compare import Race
-from labkit.facts import machine_facts, seed_everything, threads
+from labkit.facts import machine_facts, threads
+from labkit.seeds import seed_everything
 from labkit.training import SGD, AdamW, Recipe, checkpoint, cosine, evaluate, one_cycle, train
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""What a result depends on besides the code: machine, versions, threads, seeds.
+"""What a result depends on besides the code: machine, versions, threads.
 
 A figure without its machine means nothing: the same network trains four times faster on the next
 laptop. So every result that labkit prints carries these facts. They never hold a host name, a user
@@ -10,7 +10,6 @@ the end of every kernel, and one busy neighbour then slows both; one thread is s
 
 import os
 import platform
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,8 +18,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
+
+from labkit.checks import check_positive_int
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of Binder and other containers
 
@@ -110,46 +110,6 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python's, NumPy's and torch's global generators (all devices).
-
-    Raises:
-        ValueError: `seed` is not in 0 … 2**32 - 1, the range that NumPy takes.
-    """
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be a whole number from 0 to 2**32 - 1, got {seed!r}")
-    random.seed(seed)
-    numpy.random.seed(seed)
-    torch.manual_seed(seed)
-
-
-def rng_state() -> dict[str, Any]:
-    """Return the state of all global generators, in types that `weights_only=True` loads."""
-    state = numpy.random.get_state(legacy=False)
-    return {
-        "python": random.getstate(),
-        "numpy": {**state, "state": {**state["state"], "key": state["state"]["key"].tolist()}},
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def set_rng_state(state: dict[str, Any]) -> None:
-    """Put all global generators back into a state that `rng_state` returned."""
-    kind, major, gauss = state["python"]
-    random.setstate((kind, tuple(major), gauss))
-    numpy.random.set_state(state["numpy"])
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
-
-
-def check_positive_int(name: str, value: object) -> None:
-    """Raise a ValueError that names the argument unless `value` is a whole number of at least 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
 def _version(package: str) -> str:

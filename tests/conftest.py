@@ -32,7 +32,7 @@ def pyproject(root: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def servers() -> set[psutil.Process]:
     """What stays between launches of ranks: the fork server and Python's resource tracker."""
-    from ranks_support import running
+    from support.ranks import running
 
     from labkit.distributed import launch
 
@@ -45,7 +45,7 @@ def nothing_is_left(
     servers: set[psutil.Process], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
     """Fail a test after which a rank still runs, or has left its folder."""
-    from ranks_support import END, running, wait_for
+    from support.ranks import END, running, wait_for
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     yield

@@ -18,12 +18,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from labkit.checks import check_positive_int
 from labkit.compare import report
 from labkit.compare.probe import Probe, probe
 from labkit.compare.record import Record
 from labkit.compare.verdict import Verdict
-from labkit.facts import check_positive_int, rng_state, set_rng_state, threads
+from labkit.facts import threads
 from labkit.measure import order_of_round
+from labkit.seeds import rng_state, set_rng_state
 from labkit.table import Table
 from labkit.training import Recipe, Step, Training
 from labkit.training.checkpoint import read_state, write_state

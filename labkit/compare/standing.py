@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from statistics import median
 
-from labkit.facts import rng_state, set_rng_state, threads
+from labkit.facts import threads
 from labkit.measure import Ceiling, Standing, flops, interleave, standing, traffic
+from labkit.seeds import rng_state, set_rng_state
 from labkit.training import Recipe
 
 WARMUP, ROUNDS = 3, 15

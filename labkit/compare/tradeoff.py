@@ -27,10 +27,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from labkit.checks import check_positive_int
 from labkit.compare import tradeoff_report as report
 from labkit.compare.tradeoff_report import Reading, TradePoint
 from labkit.compare.verdict import Verdict
-from labkit.facts import check_positive_int
 from labkit.measure import interleave, order_of_round
 from labkit.table import Table
 

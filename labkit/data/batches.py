@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from labkit.facts import check_positive_int
+from labkit.checks import check_positive_int
 
 
 class EpochBatches(ABC):

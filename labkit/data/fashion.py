@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from labkit.checks import check_positive_int
 from labkit.data.files import data_root, unpack_verified
 from labkit.data.images import ImageData
-from labkit.facts import check_positive_int
 
 FILES = tuple(
     f"FashionMNIST/raw/{part}-ubyte"

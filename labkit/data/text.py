@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from labkit.checks import check_positive_int
 from labkit.data.batches import EpochBatches
 from labkit.data.files import data_root, verified
-from labkit.facts import check_positive_int
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -26,8 +26,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from labkit.checks import check_positive_int
 from labkit.distributed.together import AllReduce, average
-from labkit.facts import check_positive_int
 
 Means = Callable[[list[Tensor]], list[Tensor]]
 """Returns the means over all ranks of a list of tensors."""

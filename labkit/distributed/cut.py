@@ -16,7 +16,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor, nn
 
-from labkit.facts import check_positive_int
+from labkit.checks import check_positive_int
 from labkit.measure.flops import flops
 
 TRANSFORMER = ("embedding", "blocks", "norm", "head")

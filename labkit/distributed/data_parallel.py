@@ -27,10 +27,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from labkit.checks import check_positive_int
 from labkit.data import EpochBatches
 from labkit.distributed.meter import Meter
 from labkit.distributed.together import AllReduce, average
-from labkit.facts import check_positive_int
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

@@ -8,9 +8,9 @@ gradient. This is the worst case: DistributedDataParallel hides part of the send
 
 from dataclasses import dataclass
 
+from labkit.checks import check_positive_int
 from labkit.distributed.buckets import MessageCost
 from labkit.distributed.ring import ring_bytes
-from labkit.facts import check_positive_int
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, Self
 
+from labkit.checks import check_positive_int
 from labkit.distributed.failure import Failure, RankError, first_cause, hang, how_it_ended
 from labkit.distributed.process import RankProcess
 from labkit.distributed.world import Report
-from labkit.facts import check_positive_int
 
 GRACE = 0.3
 """Seconds in which other ranks may tell of the same failure, so that its cause can be told."""

@@ -19,8 +19,8 @@ from collections.abc import Iterator
 import torch.distributed as dist
 from torch import nn
 
+from labkit.checks import check_positive_int
 from labkit.distributed.together import AllReduce, average
-from labkit.facts import check_positive_int
 from labkit.training import Step, Training
 
 

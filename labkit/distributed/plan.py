@@ -18,9 +18,9 @@ al., "Efficient Large-Scale Language Model Training on GPU Clusters Using Megatr
 
 from dataclasses import dataclass
 
+from labkit.checks import check_positive_int
 from labkit.distributed.schedules import bubble, in_flight
 from labkit.distributed.sharding import FP32, StateBytes, zero_bytes
-from labkit.facts import check_positive_int
 from labkit.table import Table
 
 GB = 10**9

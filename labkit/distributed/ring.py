@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from labkit.facts import check_positive_int
+from labkit.checks import check_positive_int
 
 
 def ring_all_reduce(tensor: Tensor) -> Tensor:

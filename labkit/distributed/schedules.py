@@ -21,7 +21,7 @@ training", 2019.
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
-from labkit.facts import check_positive_int
+from labkit.checks import check_positive_int
 
 Kind = Literal["GPipe", "1F1B"]
 

@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from labkit.facts import check_positive_int
+from labkit.checks import check_positive_int
 
 FP32 = (4, 4, 8)
 """Bytes a parameter: its weight, its gradient, AdamW's two moments."""

@@ -20,9 +20,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from labkit.checks import check_positive_int
 from labkit.distributed.data_parallel import average_together
 from labkit.distributed.together import AllReduce
-from labkit.facts import check_positive_int
 
 MARK = 16
 """Bytes of chance by which a rank knows the file of this very group."""

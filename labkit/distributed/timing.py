@@ -14,7 +14,8 @@ from time import perf_counter
 import torch
 import torch.distributed as dist
 
-from labkit.facts import check_positive_int, default_device, synchronize
+from labkit.checks import check_positive_int
+from labkit.facts import default_device, synchronize
 from labkit.measure import order_of_round
 
 

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from labkit.compare.answers import matched_difference
 from labkit.compression.quantize.affine import Grid, grid, round_trip
 from labkit.data import TextData
-from labkit.facts import seed_everything
 from labkit.lessons.memory import give_back_memory
 from labkit.measure import Ceiling, Estimate, flops, predict_seconds, traffic
 from labkit.models import ConvNet, Transformer, next_token_loss, transformer
+from labkit.seeds import seed_everything
 from labkit.training import AdamW, one_cycle, train
 
 Batch: TypeAlias = tuple[Tensor, Tensor]

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import torch
 
-from labkit import facts
+from labkit import checks, facts
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,6 @@ def _check(functions: Mapping[str, object], rounds: object, warmup: object) -> N
         if not callable(function):
             kind = type(function).__name__
             raise TypeError(f"functions[{name!r}] must be a function to call, got {kind}")
-    facts.check_positive_int("rounds", rounds)
+    checks.check_positive_int("rounds", rounds)
     if not isinstance(warmup, int) or isinstance(warmup, bool) or warmup < 0:
         raise ValueError(f"warmup must be a whole number of at least 0, got {warmup!r}")

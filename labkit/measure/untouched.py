@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from labkit import facts
+from labkit import seeds
 
 
 @contextmanager
@@ -25,11 +25,11 @@ def untouched(model: nn.Module) -> Iterator[None]:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    random = facts.rng_state()
+    random = seeds.rng_state()
     try:
         yield
     finally:
         with torch.no_grad():
             for buffer, before in buffers:
                 buffer.copy_(before)
-        facts.set_rng_state(random)
+        seeds.set_rng_state(random)

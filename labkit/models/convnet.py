@@ -14,7 +14,7 @@ with the shortcut of their option B (1x1 convolution where the shape changes).
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit.facts import check_positive_int
+from labkit.checks import check_positive_int
 
 
 class Residual(nn.Module):

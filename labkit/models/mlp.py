@@ -5,7 +5,7 @@ Its step takes under a millisecond, so whatever a training loop adds shows at on
 
 from torch import nn
 
-from labkit.facts import check_positive_int
+from labkit.checks import check_positive_int
 
 
 def mlp(inputs: int = 64, hidden: int = 64, classes: int = 10) -> nn.Sequential:

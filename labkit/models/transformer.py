@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit.facts import check_positive_int
+from labkit.checks import check_positive_int
 
 
 class Embedding(nn.Module):

@@ -23,7 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit.facts import check_positive_int, rng_state, set_rng_state, synchronize
+from labkit.checks import check_positive_int
+from labkit.facts import synchronize
+from labkit.seeds import rng_state, set_rng_state
 from labkit.training.precision import precision_policy
 from labkit.training.schedules import lr_factor
 from labkit.training.step import Step

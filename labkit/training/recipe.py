@@ -15,8 +15,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from labkit.checks import check_positive_int
 from labkit.data import Batches, ImageData
-from labkit.facts import check_positive_int, default_device, seed_everything
+from labkit.facts import default_device
+from labkit.seeds import seed_everything
 from labkit.training.evaluate import evaluate
 from labkit.training.loop import Training, train
 from labkit.training.optimizers import SGD, AdamW

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from labkit.facts import rng_state, set_rng_state
+from labkit.seeds import rng_state, set_rng_state
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import LabServer, start_browser
 from playwright.sync_api import Browser, sync_playwright
+from support.lab_server import LabServer, start_browser
 
 
 @pytest.fixture(scope="session")

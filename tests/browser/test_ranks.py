@@ -8,9 +8,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from lab import LabServer, notebook_of
-from pages import LiveElement, Notebook, opened
 from playwright.sync_api import Browser
+from support.lab_server import LabServer, notebook_of
+from support.pages import LiveElement, Notebook, opened
 
 pytestmark = pytest.mark.timeout(150)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from lab import LabServer
 from nbconvert import HTMLExporter
-from pages import LiveElement, Notebook, opened
 from playwright.sync_api import Browser
+from support.lab_server import LabServer
+from support.pages import LiveElement, Notebook, opened
 
 pytestmark = pytest.mark.timeout(280)
 

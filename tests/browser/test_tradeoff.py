@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import LabServer, notebook_of
-from pages import LiveElement, Notebook, opened
 from playwright.sync_api import Browser
+from support.lab_server import LabServer, notebook_of
+from support.pages import LiveElement, Notebook, opened
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -28,7 +28,7 @@ NAMES = (
 SETUP = f"""
 import torch; from labkit.compare import Tradeoff
 from labkit.widgets import live
-from tradeoff_support import Planted, batches, images
+from support.tradeoffs import Planted, batches, images
 
 wrong = (77, 78, 82, 108, 79, 83, 160, 91)
 speed = (1.0, 1.02, 1.8, 3.0, 4.0, 6.0, 0.95, 0.97)

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from lab import LabServer, notebook_of
 from nbconvert import HTMLExporter
-from pages import LiveElement, Notebook, opened
 from PIL import Image
 from playwright.sync_api import Browser, Page
+from support.lab_server import LabServer, notebook_of
+from support.pages import LiveElement, Notebook, opened
 
 pytestmark = pytest.mark.timeout(120)
 
 SETUP = """
 import warnings; warnings.filterwarnings("error", module="labkit")
-from synthetic_feed import StackedFeed, SyntheticFeed
+from support.synthetic_feed import StackedFeed, SyntheticFeed
 from labkit.widgets import figure, label_axes, live, knob, line_style, Slider
 """
 KNOB = """

@@ -15,8 +15,8 @@ Source: Mishra et al., "Accelerating Sparse Deep Neural Networks", 2021.
 import torch
 from torch import Tensor, nn
 
+from labkit.checks import check_positive_int
 from labkit.compression.prune.magnitude import Masks, prunable
-from labkit.facts import check_positive_int
 
 
 def n_m_mask(weight: Tensor, n: int = 2, m: int = 4) -> Tensor:

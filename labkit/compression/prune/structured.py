@@ -24,9 +24,9 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from labkit.checks import check_positive_int
 from labkit.compression.prune.criteria import Scores
 from labkit.compression.prune.graph import ChannelGraph, Place
-from labkit.facts import check_positive_int
 
 Keep = dict[str, Tensor]
 

@@ -1,0 +1,196 @@
+"""Unstructured and 2:4 pruning: masks, schedules, bytes."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+import torch
+from support import pruning as support
+from torch import nn
+
+from labkit import models
+from labkit.compression.prune import (
+    apply_masks,
+    compressed_bytes,
+    cubic_sparsity,
+    magnitude_masks,
+    masked,
+    n_m_mask,
+    n_m_masks,
+    sparsity,
+)
+from labkit.facts import threads
+from labkit.training import train
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    with threads(1):
+        yield
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 1.0])
+def test_the_smallest_go_and_exactly_so_many(share: float, together: bool) -> None:
+    model, _ = support.make("convnet")
+    before = support.snapshot(model)
+    masks = magnitude_masks(model, share, together=together)
+    pruned = masked(model, masks)
+    assert support.unchanged(model, before)
+
+    weights = dict(model.named_parameters())
+    parts = [list(masks)] if together else [[name] for name in masks]
+    for names in parts:
+        size = torch.cat([weights[name].detach().abs().flatten() for name in names])
+        mask = torch.cat([masks[name].flatten() for name in names])
+        assert int((~mask).sum()) == round(share * mask.numel())
+        if 0 < share < 1:
+            assert size[mask].min() >= size[~mask].max()
+    for name, value in pruned.named_parameters():
+        expected = weights[name] * masks[name] if name in masks else weights[name]
+        assert torch.equal(value, expected)
+    assert sparsity(pruned) == pytest.approx(share, abs=0.005)
+
+
+def test_layers_lose_the_same_share_only_when_ranked_alone() -> None:
+    model = nn.Sequential(nn.Linear(10, 10), nn.Linear(10, 10))
+    with torch.no_grad():
+        model[1].weight *= 0.001
+    alone, together = (magnitude_masks(model, 0.5, together=t) for t in (False, True))
+    assert [int(mask.sum()) for mask in alone.values()] == [50, 50]
+    assert [int(mask.sum()) for mask in together.values()] == [100, 0]
+
+
+def test_pruning_further_keeps_what_is_pruned() -> None:
+    model, _ = support.make("convnet")
+    for together in (False, True):
+        some = magnitude_masks(model, 0.4, together=together)
+        more = magnitude_masks(masked(model, some), 0.7, together=together)
+        assert not any((more[name] & ~some[name]).any() for name in some)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+def test_masked_weights_are_zero_in_every_forward_pass(kind: type[torch.optim.Optimizer]) -> None:
+    model, images = support.make("convnet", batch=8)
+    settings = {"momentum": 0.9} if kind is torch.optim.SGD else {}
+    optimizer = kind(model.parameters(), lr=0.01, **settings)
+    batches, seen = [(images, torch.arange(8))], []
+    # Momentum is full of gradients of weights that are masked only now.
+    list(train(model, batches, optimizer, epochs=3))
+    masks = magnitude_masks(model, 0.8)
+    apply_masks(model, masks)
+    model.register_forward_pre_hook(lambda module, _: seen.append(sparsity(module)))
+    before = support.snapshot(model)
+    losses = []
+    for step in train(model, batches, optimizer, epochs=12):
+        apply_masks(model, masks)
+        losses.append(step.loss)
+    assert min(seen) == pytest.approx(0.8, abs=0.005) and len(seen) == 12
+    assert losses[-1] < losses[0]
+    after = dict(model.named_parameters())
+    for name, mask in masks.items():
+        assert not after[name][~mask].any()
+        assert (after[name][mask] != before[name][mask]).any()
+
+
+def test_masks_that_are_not_applied_again_are_lost_to_momentum() -> None:
+    """Why `apply_masks` is called after each step: the plant that the test above would miss."""
+    model, images = support.make("convnet", batch=8)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    batches = [(images, torch.arange(8))]
+    list(train(model, batches, optimizer, epochs=3))
+    apply_masks(model, magnitude_masks(model, 0.8))
+    list(train(model, batches, optimizer))
+    assert sparsity(model) < 0.1
+
+
+def test_gradual_schedule_is_that_of_the_paper() -> None:
+    shares = [cubic_sparsity(t / 10, 0.9, 0.1) for t in range(11)]
+    assert shares[0] == pytest.approx(0.1) and shares[-1] == pytest.approx(0.9)
+    assert shares[5] == pytest.approx(0.9 - 0.8 / 8)
+    steps = [b - a for a, b in pairwise(shares)]
+    assert all(step > 0 for step in steps)
+    assert steps == sorted(steps, reverse=True)
+
+
+def test_zeros_make_the_file_smaller() -> None:
+    model, _ = support.make("convnet")
+    raw = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    sizes = [compressed_bytes(masked(model, magnitude_masks(model, s))) for s in (0, 0.5, 0.9, 1)]
+    assert 0.9 * raw < sizes[0] < 1.01 * raw
+    assert sizes == sorted(sizes, reverse=True)
+    # 32 bits for each weight that stays, and the entropy of where they are, bound it from below
+    weights = sum(mask.numel() for mask in magnitude_masks(model, 0).values())
+    assert sizes[2] > weights * 0.1 * 4 * 0.8
+    assert sizes[2] < raw * 0.3
+    assert compressed_bytes(model.to(torch.bfloat16)) < 0.6 * sizes[0]
+
+
+# ---- N of M
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (4, 8), (3, 3)])
+@pytest.mark.parametrize("shape", [(5, 24), (5, 24, 3, 3)])
+def test_exactly_n_of_each_m_inputs_stay_the_largest(n: int, m: int, shape: tuple) -> None:
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    mask = n_m_mask(weight, n, m)
+    assert mask.shape == weight.shape
+    for start in range(0, 24, m):
+        block, size = mask[:, start : start + m], weight[:, start : start + m].abs()
+        assert (block.sum(1) == n).all()
+        smallest_kept = size.masked_fill(~block, float("inf")).amin(1)
+        largest_gone = size.masked_fill(block, 0.0).amax(1)
+        assert (smallest_kept >= largest_gone).all()
+
+
+def test_n_of_m_holds_with_equal_weights_and_leaves_what_does_not_fit() -> None:
+    assert n_m_mask(torch.ones(2, 8)).tolist() == [[True, True, False, False] * 2] * 2
+    model, _ = support.make("convnet")
+    masks = n_m_masks(model)
+    assert "stem.weight" not in masks  # one input channel
+    assert set(masks) == {
+        name for name, p in model.named_parameters() if p.ndim > 1 and name != "stem.weight"
+    }
+    for name, weight in masked(model, masks).named_parameters():
+        if name in masks:
+            assert float((weight == 0).float().mean()) == 0.5
+
+
+def test_a_mask_of_two_in_four_is_what_torch_can_pack() -> None:
+    """torch's own conversion to the hardware's format loses nothing of what is left."""
+    from torch.sparse._semi_structured_conversions import (
+        sparse_semi_structured_from_dense_cutlass as pack,
+    )
+    from torch.sparse._semi_structured_conversions import (
+        sparse_semi_structured_to_dense_cutlass as unpack,
+    )
+
+    weight = torch.randn(32, 64, generator=torch.Generator().manual_seed(0)).half()
+    weight = weight * n_m_mask(weight)
+    assert torch.equal(unpack(*pack(weight)), weight)
+
+
+# ---- refusals
+
+
+def test_refuses_bad_input() -> None:
+    model = models.mlp()
+    for share in (-0.1, 1.1, "half", True, float("nan")):
+        with pytest.raises(ValueError, match="sparsity must be a number from 0 to 1, got"):
+            magnitude_masks(model, share)
+    with pytest.raises(ValueError, match="progress must be"):
+        cubic_sparsity(1.5, 0.9)
+    with pytest.raises(TypeError, match="model must be a torch.nn.Module"):
+        magnitude_masks([model], 0.5)
+    with pytest.raises(ValueError, match="no linear or convolution layer"):
+        magnitude_masks(nn.BatchNorm2d(3), 0.5)
+    with pytest.raises(ValueError, match=r"masks are of another model: 0.weight .* here"):
+        apply_masks(model, magnitude_masks(models.mlp(inputs=5), 0.5))
+    with pytest.raises(ValueError, match="masks are of another model: head.weight .* missing"):
+        apply_masks(model, {"head.weight": torch.ones(2, dtype=torch.bool)})
+    with pytest.raises(ValueError, match="inputs divisible by 4, got \\(3, 6\\)"):
+        n_m_mask(torch.ones(3, 6))
+    with pytest.raises(ValueError, match="n must be at most m, got 5 of 4"):
+        n_m_mask(torch.ones(3, 8), 5, 4)
+    with pytest.raises(ValueError, match="no layer whose number of inputs"):
+        n_m_masks(models.mlp(inputs=5, hidden=7))
