@@ -17,6 +17,19 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Pin torch to one thread for all tests; one that is about threads asks for more itself.
+
+    The tests run in as many processes as there are cores, so a second thread would only wait. It
+    would also split sums in another way on each machine.
+    """
+    from labkit.facts import threads
+
+    with threads(1):
+        yield
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The project's top folder."""
