@@ -1,5 +1,6 @@
 """What moves in the lab's notebooks, and how its pictures look."""
 
+from labkit.watch import Feed, Panel, Point, Status, feed
 from labkit.widgets import (  # noqa: F401  (they register)
     phases_feed,
     race_feed,
@@ -7,7 +8,6 @@ from labkit.widgets import (  # noqa: F401  (they register)
     tradeoff_feed,
 )
 from labkit.widgets.controls import Choice, Slider
-from labkit.widgets.feed import Feed, Panel, Point, Status, feed
 from labkit.widgets.knob import Knob, knob
 from labkit.widgets.live import LiveRun, live
 from labkit.widgets.scatter import tradeoff_figure

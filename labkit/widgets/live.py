@@ -24,7 +24,7 @@ from IPython.display import DisplayHandle, display
 
 from labkit.facts import threads
 from labkit.table import Table
-from labkit.widgets.feed import Feed, ProcessFeed, feed
+from labkit.watch import Feed, ProcessFeed, feed
 from labkit.widgets.pace import Pace
 from labkit.widgets.style import Picture
 from labkit.widgets.twin import twin

@@ -12,7 +12,7 @@ from labkit.compare.record import WARMUP_ROUNDS
 from labkit.table import Table
 from labkit.training import Training
 from labkit.training.step import Phases
-from labkit.widgets.feed import Feed, Panel, Point, Status, feed
+from labkit.watch import Feed, Panel, Point, Status, feed
 
 POINTS = 150
 """Points of each band, at most."""

@@ -13,7 +13,7 @@ from labkit.compare.race import Race
 from labkit.compare.record import Record
 from labkit.compare.report import accuracy_percent, speed, step_milliseconds
 from labkit.table import Table
-from labkit.widgets.feed import Feed, Panel, Point, Status, feed
+from labkit.watch import Feed, Panel, Point, Status, feed
 from labkit.widgets.smooth import Smooth
 
 X_LABELS = ("steps", "training seconds")

@@ -13,7 +13,7 @@ from statistics import median
 from labkit.compare.record import WARMUP_ROUNDS
 from labkit.distributed import Ranks, Report
 from labkit.table import Table
-from labkit.widgets.feed import Panel, Point, Status, feed
+from labkit.watch import Panel, Point, Status, feed
 from labkit.widgets.smooth import Smooth
 
 LOSS = 0

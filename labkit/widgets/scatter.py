@@ -18,8 +18,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from labkit.compare import Tradeoff
 from labkit.compare.tradeoff_report import unbeaten
 from labkit.measure import Estimate
+from labkit.watch import History, Panel
 from labkit.widgets import style
-from labkit.widgets.feed import History, Panel
 
 MARKERS = "os^DvP"
 FRONT = "line: front of the point estimates"

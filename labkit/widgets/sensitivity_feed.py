@@ -18,7 +18,7 @@ from torch import nn
 from labkit.compression.prune import ChannelGraph, Sensitivity, sensitivity
 from labkit.compression.prune.criteria import Scores
 from labkit.table import Table
-from labkit.widgets.feed import Panel, Point, Status
+from labkit.watch import Panel, Point, Status
 
 RATIOS = (0.25, 0.5, 0.75)
 

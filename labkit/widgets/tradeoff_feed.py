@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from labkit.compare import Tradeoff
 from labkit.compare.tradeoff_report import HEADERS, rows, seen
 from labkit.table import Table
-from labkit.widgets.feed import Feed, Point, Status, feed
+from labkit.watch import Feed, Point, Status, feed
 from labkit.widgets.scatter import Spot, panel_of, spots_of
 
 

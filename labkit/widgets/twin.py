@@ -19,8 +19,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from labkit.table import Table
+from labkit.watch import History, Panel
 from labkit.widgets import scatter, style
-from labkit.widgets.feed import History, Panel
 
 _HEIGHTS = {"lines": 2.7, "stacked": 2.7, "scatter": 4.2, "lane": 1.25}  # in inches, as all here
 _ROW, _EDGE = 0.3, 0.12  # heights

@@ -12,8 +12,8 @@ from typing import Any
 import traitlets
 
 from labkit.table import Table
+from labkit.watch import History, Panel, Point, Status
 from labkit.widgets.base import QuietWidget, source
-from labkit.widgets.feed import History, Panel, Point, Status
 
 
 def _as_bytes(history: bytearray, _widget: object) -> bytes:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from labkit.table import Table
-from labkit.widgets.feed import Panel, Point, Status
+from labkit.watch import Panel, Point, Status
 
 STEPS = ("steps", "training seconds")
 TABLE = Table(

@@ -12,8 +12,8 @@ import pytest
 
 from labkit.compare.record import WARMUP_ROUNDS
 from labkit.distributed import RankError, Ranks, Report, report
+from labkit.watch import History, ProcessFeed
 from labkit.widgets import LiveRun, Point, feed, live
-from labkit.widgets.feed import History, ProcessFeed
 from labkit.widgets.ranks_feed import FEWEST, MOST, POINTS, RanksFeed
 from labkit.widgets.smooth import SMOOTHING
 from labkit.widgets.twin import draw

@@ -8,8 +8,8 @@ import torch
 from labkit import models
 from labkit.compression.prune import channel_graph, magnitude_scores
 from labkit.facts import threads
+from labkit.watch import Feed, Point
 from labkit.widgets import live
-from labkit.widgets.feed import Feed, Point
 from labkit.widgets.sensitivity_feed import SensitivityFeed
 
 

@@ -16,8 +16,8 @@ from support.tradeoffs import Planted, done, made
 
 from labkit.compare import Tradeoff
 from labkit.table import Table
+from labkit.watch import History
 from labkit.widgets import Panel, Point, feed, live, style, tradeoff_figure
-from labkit.widgets.feed import History
 from labkit.widgets.scatter import FRONT, RADIUS, Spot, draw, label, place, spots_in, spots_of
 from labkit.widgets.tradeoff_feed import TradeoffFeed
 from labkit.widgets.twin import as_text

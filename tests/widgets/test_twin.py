@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from support.synthetic_feed import TABLE, StackedFeed, SyntheticFeed
 
+from labkit.watch import History
 from labkit.widgets import Panel, Picture, Point, figure, label_axes, line_style, picture
-from labkit.widgets.feed import History
 from labkit.widgets.style import COLORS, DASHES, label_lines, spread, to_png
 from labkit.widgets.twin import as_text, draw, twin
 

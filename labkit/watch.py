@@ -1,9 +1,9 @@
-"""What a live view asks of the thing it shows.
+"""What can be watched while it works, and what there is to see of it. Nothing here needs a display.
 
-The view knows nothing of races or training: it asks a feed to do one unit of work, then asks what
-is new. So anything that can be cut into short units can be watched, paused and stopped, and the
-view can be tested with a feed that trains nothing. A unit should take at most a tenth of a second,
-because Pause and Stop answer between two units.
+A live view knows nothing of races or training: it asks a feed to do one unit of work, then asks
+what is new. So anything that can be cut into short units can be watched, paused and stopped, and
+the view can be tested with a feed that trains nothing. A unit should take at most a tenth of a
+second, because Pause and Stop answer between two units.
 
 To make a type of your own watchable, write its feed and register it:
 
@@ -133,7 +133,7 @@ def feed(thing: object) -> Feed:
         return thing
     raise TypeError(
         "live() can show a Race, a Tradeoff, a Training, Ranks or a Feed, got "
-        f"{type(thing).__name__}; register a feed for this type with labkit.widgets.feed.register"
+        f"{type(thing).__name__}; register a feed for this type with labkit.watch.feed.register"
     )
 
 
