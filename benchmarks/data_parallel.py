@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks.rows import Row
 from labkit.distributed import launch
-from labkit.distributed.data_parallel import average_together
+from labkit.distributed.parallel.data import average_together
 from labkit.lessons import ranks_11
 from labkit.lessons.ranks_11 import CEILING, MEETING, Way
 from labkit.measure.statistics import median_interval

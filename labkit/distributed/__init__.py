@@ -1,9 +1,9 @@
 """Many processes: start them, and train one model with all of them."""
 
-from labkit.distributed.failure import RankError as RankError
-from labkit.distributed.launch import Ranks as Ranks
-from labkit.distributed.launch import launch as launch
-from labkit.distributed.world import Report as Report
-from labkit.distributed.world import World as World
-from labkit.distributed.world import init as init
-from labkit.distributed.world import report as report
+from labkit.distributed.launcher.failure import RankError as RankError
+from labkit.distributed.launcher.launch import Ranks as Ranks
+from labkit.distributed.launcher.launch import launch as launch
+from labkit.distributed.launcher.world import Report as Report
+from labkit.distributed.launcher.world import World as World
+from labkit.distributed.launcher.world import init as init
+from labkit.distributed.launcher.world import report as report

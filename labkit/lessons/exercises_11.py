@@ -1,8 +1,8 @@
 """Notebook 11: the checks of its exercises."""
 
-from labkit.distributed.efficiency import StepCost
-from labkit.distributed.ring import ring_bytes
 from labkit.lessons.check import exercise, wrong_number
+from labkit.plan.efficiency import StepCost
+from labkit.plan.messages import ring_bytes
 
 ENOUGH = 0.9
 """Of the ceiling: what two processes should reach."""

@@ -1,9 +1,8 @@
 """Notebook 12: the checks of its exercises."""
 
-from labkit.distributed.buckets import MessageCost
-from labkit.distributed.compress import low_rank_numbers
-from labkit.distributed.ring import ring_bytes
+from labkit.distributed.collectives.compress import low_rank_numbers
 from labkit.lessons.check import exercise, wrong_number
+from labkit.plan.messages import MessageCost, ring_bytes
 
 RESNET18_BYTES = 46_758_048  # its gradient in fp32: 11,689,512 parameters of torchvision's
 NORMS_OF_RESNET18 = 20

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from labkit.distributed import launch
-from labkit.distributed.ring import ring_bytes
 from labkit.lessons import ranks_11
 from labkit.lessons.exercises_11 import resnet_bytes as resnet_bytes
 from labkit.lessons.exercises_11 import smallest_batch as smallest_batch
@@ -26,6 +25,7 @@ from labkit.lessons.ways_11 import shares as shares
 from labkit.lessons.ways_11 import ways_table as ways_table
 from labkit.measure import Estimate, paired_ratio
 from labkit.measure.statistics import mean_interval
+from labkit.plan.messages import ring_bytes
 from labkit.table import Table
 
 SAME = 1e-3  # of the way that the weights went: rounding is far below, another algorithm far above

@@ -6,7 +6,6 @@ from statistics import fmean
 from typing import TypeAlias
 
 from labkit.compare import Verdict
-from labkit.distributed.ring import ring_bytes
 from labkit.lessons.exercises_12 import NORMS_OF_RESNET18 as NORMS_OF_RESNET18
 from labkit.lessons.exercises_12 import RESNET18_BYTES as RESNET18_BYTES
 from labkit.lessons.exercises_12 import break_even_kib as break_even_kib
@@ -18,6 +17,7 @@ from labkit.lessons.prose import Prose
 from labkit.lessons.ranks_12 import DEALS, NORMS, NormRun, Swept, Way
 from labkit.measure import Estimate, paired_ratio
 from labkit.measure.statistics import mean_interval
+from labkit.plan.messages import ring_bytes
 from labkit.table import Table
 
 NormRuns: TypeAlias = Mapping[str, Mapping[str, NormRun]]

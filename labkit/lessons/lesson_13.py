@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from labkit.compare import Verdict
-from labkit.distributed.plan import amount
-from labkit.distributed.schedules import Block, bubble, idle
-from labkit.distributed.sharding import StateBytes, zero_bytes
 from labkit.lessons.check import exercise, wrong_number
 from labkit.lessons.lesson import Prediction
 from labkit.lessons.prose import Prose
 from labkit.measure import Estimate, paired_ratio
+from labkit.plan.memory import StateBytes, zero_bytes
+from labkit.plan.pipeline_schedules import Block, bubble, idle
+from labkit.plan.splits import amount
 from labkit.table import Table
 
 TOLERANCE = 1e-5

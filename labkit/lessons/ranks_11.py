@@ -18,13 +18,13 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from labkit import models
 from labkit.data import ImageData
 from labkit.distributed import World, init
-from labkit.distributed.buckets import fit_cost
-from labkit.distributed.data_parallel import average_gradients, average_together, data_parallel
-from labkit.distributed.efficiency import StepCost
-from labkit.distributed.meter import Meter
-from labkit.distributed.shared_memory import ThroughMemory
-from labkit.distributed.timing import interleave
+from labkit.distributed.collectives.network_meter import Meter
+from labkit.distributed.collectives.rank_timing import interleave
+from labkit.distributed.collectives.shared_memory import ThroughMemory
+from labkit.distributed.parallel.data import average_gradients, average_together, data_parallel
 from labkit.facts import threads
+from labkit.plan.efficiency import StepCost
+from labkit.plan.messages import fit_cost
 from labkit.training import SGD, Recipe, cosine
 
 CEILING = "no communication"

@@ -19,13 +19,13 @@ from labkit import models
 from labkit.data import Batches
 from labkit.data.images import ImageData
 from labkit.distributed import World, init, report
-from labkit.distributed.batch_norm import synchronize_batch_norm
-from labkit.distributed.compress import PowerSGD, low_rank_numbers
-from labkit.distributed.data_parallel import data_parallel
-from labkit.distributed.meter import Meter
-from labkit.distributed.periodic import periodically
-from labkit.distributed.ring import ring_bytes
-from labkit.distributed.timing import interleave
+from labkit.distributed.collectives.compress import PowerSGD, low_rank_numbers
+from labkit.distributed.collectives.network_meter import Meter
+from labkit.distributed.collectives.rank_timing import interleave
+from labkit.distributed.parallel.batch_norm import synchronize_batch_norm
+from labkit.distributed.parallel.data import data_parallel
+from labkit.distributed.parallel.local_sgd import periodically
+from labkit.plan.messages import ring_bytes
 from labkit.training import Training, cosine, evaluate, train
 
 GRADIENT = 2 * 2**20  # bytes that are sent in buckets

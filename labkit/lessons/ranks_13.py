@@ -12,15 +12,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from labkit.distributed import init, report
-from labkit.distributed.cut import costs, stage
-from labkit.distributed.data_parallel import average_together
-from labkit.distributed.pipeline import Pipeline
-from labkit.distributed.plan import Size, Split
-from labkit.distributed.schedules import Block, Kind, idle
-from labkit.distributed.sharding import Sharded, StateBytes, state_bytes
-from labkit.distributed.tensor import split, split_blocks
-from labkit.distributed.timing import interleave
+from labkit.distributed.collectives.rank_timing import interleave
+from labkit.distributed.parallel.data import average_together
+from labkit.distributed.parallel.pipeline import Pipeline
+from labkit.distributed.parallel.sharding import Sharded, state_bytes
+from labkit.distributed.parallel.stages import costs, stage
+from labkit.distributed.parallel.tensor import split, split_blocks
 from labkit.models import Transformer, next_token_loss, transformer
+from labkit.plan.memory import StateBytes
+from labkit.plan.pipeline_schedules import Block, Kind, idle
+from labkit.plan.splits import Size, Split
 
 # A larger epsilon than AdamW's own: the gradient of a key's bias is nothing but rounding noise
 # around 0 (it shifts all scores of a query alike), and noise / (noise + 1e-8) would be a full step.

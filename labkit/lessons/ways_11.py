@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 from labkit.compare import Verdict
-from labkit.distributed.efficiency import StepCost
 from labkit.lessons.exercises_11 import ENOUGH
 from labkit.lessons.prose import Prose
 from labkit.lessons.ranks_11 import CEILING, MEETING, STEPS
 from labkit.measure import Estimate, paired_ratio
+from labkit.plan.efficiency import StepCost
 from labkit.table import Table
 
 TUNED = "DDP, tuned"

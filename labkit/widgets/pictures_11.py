@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from labkit.distributed.buckets import MessageCost
-from labkit.distributed.efficiency import StepCost
+from labkit.plan.efficiency import StepCost
+from labkit.plan.messages import MessageCost
 from labkit.widgets.style import BACKGROUND, COLORS, INK, MUTED, figure, label_axes
 
 ROWS = ("computing", "sending")

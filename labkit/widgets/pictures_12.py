@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
-from labkit.distributed.buckets import MessageCost
-from labkit.distributed.ring import RingState, ring_bytes, ring_steps
+from labkit.distributed.collectives.ring import RingState, ring_steps
+from labkit.plan.messages import MessageCost, ring_bytes
 from labkit.widgets.smooth import smooth
 from labkit.widgets.style import (
     COLORS,

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from labkit.distributed.schedules import Block, idle
+from labkit.plan.pipeline_schedules import Block, idle
 from labkit.widgets.style import BACKGROUND, COLORS, GRID, INK, figure, label_axes
 
 FILLS = {"F": COLORS[0], "B": COLORS[4]}

@@ -3,7 +3,7 @@
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from labkit.distributed.plan import GB, RESERVE, Plan, Size, Split, amount, fits, plan
+from labkit.plan.splits import GB, RESERVE, Plan, Size, Split, amount, fits, plan
 from labkit.widgets.style import BACKGROUND, COLORS, INK, MUTED, figure, label_axes
 
 PARTS = ("weights", "gradients", "optimizer", "activations")

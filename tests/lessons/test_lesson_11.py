@@ -6,10 +6,10 @@ import pytest
 from support.common import check_is_sound
 from torchvision.models import resnet18
 
-from labkit.distributed.buckets import MessageCost
-from labkit.distributed.efficiency import StepCost
 from labkit.lessons import lesson_11, predict
 from labkit.lessons.ranks_11 import Span
+from labkit.plan.efficiency import StepCost
+from labkit.plan.messages import MessageCost
 
 COST = StepCost(fixed=1e-3, image=1e-4, message=MessageCost(2e-4, 1e-9), gradient=310_696)
 

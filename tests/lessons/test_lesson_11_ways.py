@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from labkit.distributed.buckets import MessageCost
-from labkit.distributed.efficiency import StepCost
 from labkit.lessons import lesson_11, ranks_11
 from labkit.lessons.ranks_11 import CEILING, MEETING
+from labkit.plan.efficiency import StepCost
+from labkit.plan.messages import MessageCost
 
 NOISE = [1.0, 1.25] * 15
 

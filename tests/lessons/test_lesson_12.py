@@ -8,9 +8,9 @@ from support.common import check_is_sound
 
 from labkit import data
 from labkit.distributed import World
-from labkit.distributed.buckets import MessageCost
 from labkit.lessons import lesson_12, predict, ranks_12
 from labkit.lessons.ranks_12 import NormRun, Swept, Way
+from labkit.plan.messages import MessageCost
 
 COST = MessageCost(latency=2e-4, per_byte=1e-9)
 

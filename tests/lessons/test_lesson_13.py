@@ -8,9 +8,9 @@ import pytest
 import torch
 from support.common import check_is_sound
 
-from labkit.distributed.schedules import schedule
-from labkit.distributed.sharding import StateBytes
 from labkit.lessons import lesson_13, predict
+from labkit.plan.memory import StateBytes
+from labkit.plan.pipeline_schedules import schedule
 from labkit.widgets import pictures_13_plan
 from labkit.widgets.style import to_png
 

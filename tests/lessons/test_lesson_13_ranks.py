@@ -10,9 +10,9 @@ import torch.distributed as dist
 
 from labkit import data
 from labkit.distributed import Ranks, init, launch
-from labkit.distributed.plan import Size
-from labkit.distributed.schedules import Block
 from labkit.lessons import lesson_13, ranks_13
+from labkit.plan.pipeline_schedules import Block
+from labkit.plan.splits import Size
 
 SIZE = Size(width=16, depth=2, heads=2, vocabulary=50, context=8)
 

@@ -17,14 +17,15 @@ FLOORS = {
     "watch": 1,
     "data": 2,
     "models": 2,
+    "plan": 3,
     "measure": 3,
     "training": 3,
     "compare": 4,
-    "distributed": 4,
-    "compression": 4,
-    "widgets": 5,
-    "lessons": 6,
-    "cli": 7,
+    "compression": 5,
+    "distributed": 5,
+    "widgets": 6,
+    "lessons": 7,
+    "cli": 8,
 }
 GROUND = 1  # single files, which may import each other; a circle would not survive `import labkit`
 ONLY_IN_WIDGETS = {"ipywidgets", "matplotlib", "anywidget", "IPython"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from matplotlib.figure import Figure
 
-from labkit.distributed.buckets import MessageCost, fit_cost
+from labkit.plan.messages import MessageCost, fit_cost
 from labkit.widgets import pictures_12
 
 COST = MessageCost(latency=2e-4, per_byte=1e-9)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from labkit.distributed.schedules import Block, schedule
+from labkit.plan.pipeline_schedules import Block, schedule
 from labkit.widgets.pictures_13 import timelines
 from labkit.widgets.style import COLORS, GRID, picture
 

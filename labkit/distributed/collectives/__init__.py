@@ -1,0 +1,1 @@
+"""What ranks send each other: sums and means of tensors, with fewer messages or fewer bytes."""

@@ -1,0 +1,1 @@
+"""Start ranks, join them, and end them all when one fails."""

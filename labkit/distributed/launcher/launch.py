@@ -1,0 +1,264 @@
+"""`launch(function, nprocs=2)`: real processes from a notebook's cell, a script or a test.
+
+Other launchers fork the notebook (which hangs as soon as its kernel has used a thread), need the
+function in a file, take a fixed port, or return nothing. This one packs the function with
+cloudpickle, so it may stand in the cell above; makes each rank from a fork server that has loaded
+torch already; lets the ranks meet in a file, so no port is taken but gloo's own on loopback; and
+returns what each rank returned.
+
+A rank that fails would leave the others waiting in a collective for ever. So the first failure
+ends all ranks, and the error shows what that rank itself said: its traceback, its signal, or where
+it hung. For many machines use `torchrun`, which also restarts: the same function runs under both.
+"""
+
+import atexit
+import shutil
+import sys
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator
+from multiprocessing import connection
+from pathlib import Path
+from time import monotonic, sleep
+from types import TracebackType
+from typing import Any, Self
+
+from labkit.checks import check_positive_int
+from labkit.distributed.launcher.failure import Failure, RankError, first_cause, hang, how_it_ended
+from labkit.distributed.launcher.process import RankProcess
+from labkit.distributed.launcher.world import Report
+
+GRACE = 0.3
+"""Seconds in which other ranks may tell of the same failure, so that its cause can be told."""
+
+
+def launch(
+    function: Callable[..., Any], /, nprocs: int = 2, *, deadline: float = 300.0, **arguments: Any
+) -> list[Any]:
+    """Run `function(**arguments)` in `nprocs` processes and return the result of each rank.
+
+    What the ranks print appears here with their number. In a script, call it under
+    `if __name__ == "__main__":`, as for all of Python's multiprocessing.
+
+    Args:
+        function: may be defined in a notebook's cell. Calls `init()` to join the others.
+        nprocs: number of ranks.
+        deadline: seconds after which ranks that have not ended count as hung.
+        arguments: for the function, the same for each rank.
+
+    Raises:
+        RankError: a rank raised, was killed, or hung. All ranks have ended by then.
+        ValueError: `nprocs` is not a positive whole number, or `deadline` not positive.
+        TypeError: `function` is not callable, or it or an argument cannot be sent.
+    """
+    with Ranks(function, nprocs, deadline=deadline, **arguments) as ranks:
+        for _ in ranks:
+            pass
+    return ranks.results
+
+
+class Ranks:
+    """Processes under way, and what they report: `for report in Ranks(function): …`.
+
+    They start at once. Leaving the `with` block, or `close`, ends them in any case; `live(ranks)`
+    shows them. Arguments and errors are those of `launch`.
+
+    Attributes:
+        nprocs: number of ranks.
+        results: what each rank returned; None for one that has not.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        /,
+        nprocs: int = 2,
+        *,
+        deadline: float = 300.0,
+        **arguments: Any,
+    ) -> None:
+        check_positive_int("nprocs", nprocs)
+        if not callable(function):
+            raise TypeError(f"function must be callable, got {type(function).__name__}")
+        if not isinstance(deadline, int | float) or not deadline > 0:
+            raise ValueError(f"deadline must be a positive number of seconds, got {deadline!r}")
+        work = _pack(function, arguments)
+        self.nprocs = nprocs
+        self.results: list[Any] = [None] * nprocs
+        self._deadline, self._limit = deadline, monotonic() + deadline
+        self._held_since: float | None = None
+        self._working = set(range(nprocs))
+        self._failures: list[Failure] = []
+        self._error: RankError | None = None
+        self._processes: list[RankProcess] = []
+        self._folder = Path(tempfile.mkdtemp(prefix="labkit-ranks-"))
+        _under_way.add(self)
+        try:
+            for rank in range(nprocs):
+                self._processes.append(RankProcess(rank, nprocs, work, self._folder))
+                self._processes[rank].start()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def running(self) -> bool:
+        """Whether a rank still works, or has failed and `poll` has not raised that yet."""
+        return bool(self._working) or self._error is not None
+
+    def __iter__(self) -> Iterator[Report]:
+        while self.running:
+            yield from self.poll(1.0)
+
+    def poll(self, seconds: float) -> list[Report]:
+        """Return what was reported since the last call; wait up to `seconds` if that is nothing.
+
+        Raises:
+            RankError: a rank failed; all have ended by then, and all reports were returned.
+        """
+        reports: list[Report] = []
+        try:
+            if self._working:
+                reports = self._look(seconds)
+        except BaseException:
+            self.close()
+            raise
+        if self._error is not None and not reports:
+            error, self._error = self._error, None
+            raise error
+        return reports
+
+    def hold(self) -> None:
+        """Hold each rank at its next `report`; the time does not count towards the deadline."""
+        if self._held_since is None:
+            self._held_since = monotonic()
+            self._tell("hold")
+
+    def go_on(self) -> None:
+        """Go on after `hold`."""
+        if self._held_since is not None:
+            self._limit += monotonic() - self._held_since
+            self._held_since = None
+            self._tell("go on")
+
+    def close(self) -> None:
+        """End all ranks at once, and remove every trace of them. It may be called again."""
+        try:
+            self._close()
+        except KeyboardInterrupt:
+            self._close()  # first things first
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_processes", None) and not sys.is_finalizing():
+            self.close()
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _close(self) -> None:
+        for process in self._processes:
+            if process.rank in self._working:
+                process.kill()
+        self._working.clear()
+        while self._processes:
+            self._processes[-1].close()
+            self._processes.pop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        _under_way.discard(self)
+
+    def _tell(self, word: str) -> None:
+        for process in self._processes:
+            process.tell(word)
+
+    def _look(self, seconds: float) -> list[Report]:
+        """Take in what there is; end all ranks if all are done, if one failed, or if time is up."""
+        reports = self._receive(seconds)
+        if self._failures:
+            until = monotonic() + GRACE
+            while self._working and (left := until - monotonic()) > 0:
+                reports += self._receive(left)
+            self._error = first_cause(self._failures, self.nprocs)
+        elif self._working and self._held_since is None and monotonic() > self._limit:
+            self._error = self._hang()
+        if self._error is not None or not self._working:
+            self.close()
+        return reports
+
+    def _receive(self, seconds: float) -> list[Report]:
+        """Take in what the ranks have sent; note who is done and who failed."""
+        working = [self._processes[rank] for rank in self._working]
+        handles = {handle: process for process in working for handle in process.handles}
+        ready = connection.wait(list(handles), timeout=seconds)
+        reports: list[Report] = []
+        for process in {handles[handle]: None for handle in ready}:
+            messages, ended = process.messages()
+            for message in messages:
+                reports += self._take(process, *message)
+            if ended and process.rank in self._working:
+                self._fail(process, 0.0, how_it_ended(process.exit_code()), process.stack())
+        return reports
+
+    def _take(self, process: RankProcess, kind: str, *content: Any) -> Iterator[Report]:
+        if kind == "report":
+            yield Report(process.rank, *content)
+        elif kind == "result":
+            self._keep_result(process)
+        elif kind == "error":
+            self._fail(process, *content)
+        else:  # standard output or error
+            print(f"[rank {process.rank}] {content[0]}", file=getattr(sys, kind), flush=True)
+
+    def _keep_result(self, process: RankProcess) -> None:
+        try:
+            self.results[process.rank] = process.result()
+        except Exception as error:
+            what = f"returned what cannot be read here: {type(error).__name__}: {error}"
+            self._fail(process, monotonic(), what, "")
+        self._working.discard(process.rank)
+
+    def _fail(self, process: RankProcess, when: float, what: str, trace: str) -> None:
+        self._failures.append(Failure(when, process.rank, what, trace))
+        self._working.discard(process.rank)
+        process.kill()  # what it has started, if it is gone itself
+
+    def _hang(self) -> RankError:
+        late = [self._processes[rank] for rank in sorted(self._working)]
+        for process in late:
+            process.ask_for_stack()
+        sleep(GRACE)
+        return hang({process.rank: process.stack() for process in late}, self._deadline)
+
+
+def _pack(function: Callable[..., Any], arguments: dict[str, Any]) -> bytes:
+    from labkit.distributed.launcher.packing import pack
+
+    try:
+        return pack((function, arguments))
+    except Exception:
+        for name, value in {"function": function, **arguments}.items():
+            try:
+                pack(value)
+            except Exception as error:
+                raise TypeError(f"{name} cannot be sent to another process: {error}") from error
+        raise
+
+
+_under_way: "weakref.WeakSet[Ranks]" = weakref.WeakSet()
+
+
+@atexit.register
+def _end_at_exit() -> None:
+    """End ranks before multiprocessing, which registered earlier, waits for them to end."""
+    for ranks in list(_under_way):
+        ranks.close()

@@ -1,0 +1,187 @@
+"""What happens inside a rank that `launch` has started. This module is loaded once, by the server.
+
+The server is a fresh Python that has imported this module, and with it torch, before any thread
+was started; it makes each rank by copying itself (fork). So a rank starts in milliseconds, and the
+hundreds of megabytes of torch lie in memory once for all ranks. The notebook's own kernel is never
+copied: its threads would not come along, and the first of their locks would hang for ever.
+
+A rank leads a process group of its own, and ends with it: nothing it has started outlives it.
+"""
+
+import faulthandler
+import gc
+import io
+import os
+import shutil
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterable
+from multiprocessing import connection, parent_process
+from pathlib import Path
+from time import monotonic, perf_counter
+from typing import Any
+
+import torch
+
+from labkit.distributed.launcher import world
+
+
+class Line:
+    """The line to the launcher.
+
+    Messages are ("report", …), ("stdout", text), ("stderr", text), ("result",) and ("error", when,
+    what, traceback). The launcher answers with "hold" and "go on", and by hanging up.
+    """
+
+    def __init__(self, pipe: "connection.Connection[Any, Any]") -> None:
+        self.pipe = pipe
+        self._one_at_a_time = threading.Lock()
+        self._go = threading.Event()
+        self._go.set()
+        self._reported = perf_counter()
+
+    def send(self, *message: Any) -> None:
+        """Send a message, from any thread."""
+        with self._one_at_a_time:
+            self.pipe.send(message)
+
+    def report(self, *values: Any) -> None:
+        """Send a report with the seconds since the last one; stay here while held."""
+        self.send("report", *values, perf_counter() - self._reported)
+        self._go.wait()
+        self._reported = perf_counter()
+
+    def obey(self) -> None:
+        """Do what the launcher says, until it is gone.
+
+        If the kernel is killed there is no launcher any more: its end of the pipe closes.
+        """
+        launcher = parent_process()
+        assert launcher is not None
+        while self.pipe in connection.wait([launcher.sentinel, self.pipe]):
+            try:
+                word = self.pipe.recv()
+            except (EOFError, OSError):
+                return
+            if word == "hold":
+                self._go.clear()
+            else:
+                self._go.set()
+
+
+class Printer(io.TextIOBase):
+    """Standard output or error of a rank: whole lines go to the launcher."""
+
+    def __init__(self, line: Line, kind: str) -> None:
+        self._line, self._kind, self._begun = line, kind, ""
+
+    def write(self, text: str) -> int:
+        """Send the lines that `text` completes."""
+        *lines, self._begun = (self._begun + text).split("\n")
+        for each in lines:
+            self._line.send(self._kind, each)
+        return len(text)
+
+    def finish(self) -> None:
+        """Send a last line that has no end."""
+        if self._begun:
+            self.write("\n")
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+
+def run(
+    pipe: "connection.Connection[Any, Any]",
+    work: bytes,
+    environment: dict[str, str],
+    threads: int,
+    folder: str,
+) -> None:
+    """Be a rank: call the function, and send reports, prints and the result or the error.
+
+    Args:
+        pipe: to the launcher.
+        work: the function and its keyword arguments, as cloudpickle packed them.
+        environment: the launcher's, and the variables that tell this rank who it is.
+        threads: for torch.
+        folder: where the ranks meet and leave results; removed when the launcher is gone.
+    """
+    gc.freeze()  # a collection that walks over the server's objects would copy all their pages
+    line = Line(pipe)
+    _leave_with_launcher(line, folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    torch.set_num_threads(threads)
+    rank = environment["RANK"]
+    _tell_the_stack(Path(folder, f"stack-{rank}"))
+    sys.stdout = printer = Printer(line, "stdout")
+    sys.stderr = warner = Printer(line, "stderr")
+    world.listen(line.report)
+    try:
+        _work(work, Path(folder, f"result-{rank}"))
+        last: tuple[Any, ...] = ("result",)
+    except BaseException as error:  # sys.exit as well: it would leave the others waiting
+        what = "".join(traceback.format_exception_only(error)).strip()
+        last = ("error", monotonic(), f"raised {what}", "".join(_own_frames(error)))
+    printer.finish()
+    warner.finish()
+    line.send(*last)
+    _end()
+
+
+def _work(work: bytes, result: Path) -> None:
+    import cloudpickle
+
+    function, arguments = cloudpickle.loads(work)
+    returned = function(**arguments)
+    try:
+        with result.open("wb") as file:
+            cloudpickle.dump(returned, file)
+    except Exception as error:
+        kind = type(returned).__name__
+        raise TypeError(f"what the function returned ({kind}) cannot be sent: {error}") from None
+
+
+def _own_frames(error: BaseException) -> Iterable[str]:
+    """Return the traceback without the frames of this file."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+        frames = frames.tb_next
+    return traceback.format_exception(type(error), error, frames)
+
+
+def _leave_with_launcher(line: Line, folder: str) -> None:
+    """Take this process, and what it starts, out of the kernel's reach; end when that is gone.
+
+    The kernel's Interrupt goes to its whole process group; here it is the launcher that ends the
+    ranks.
+    """
+    if sys.platform != "win32":
+        os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        line.obey()
+        shutil.rmtree(folder, ignore_errors=True)
+        _end()
+
+    threading.Thread(target=watch, name="launcher watch", daemon=True).start()
+
+
+def _end() -> None:
+    """End this process and what it has started, at once: nothing may hang in a destructor."""
+    if sys.platform != "win32":
+        os.killpg(0, signal.SIGKILL)
+    os._exit(0)
+
+
+def _tell_the_stack(path: Path) -> None:
+    """Write down where the rank is on SIGUSR1 and when it crashes, also inside C++."""
+    file = path.open("w")
+    faulthandler.enable(file, all_threads=False)
+    if hasattr(faulthandler, "register"):
+        faulthandler.register(signal.SIGUSR1, file, all_threads=False)

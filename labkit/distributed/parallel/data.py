@@ -1,0 +1,212 @@
+"""Data parallel: the same model on every rank, a part of each batch, the mean of all gradients.
+
+The gradient of a mean over samples is the mean of the samples' gradients. So ranks that average
+their *gradients* take the very step that one process would take with the joined batch. (Averaging
+*parameters* after each step is the same for plain SGD only, with or without momentum: Adam, weight
+norms and clipping are not linear in the gradient.)
+
+`average_gradients` is the naive way, to read and to understand: one all-reduce for each parameter
+when backward is over. `average_together` sends all of them as one message. `data_parallel` is
+torch's DistributedDataParallel, which gathers gradients in *buckets* and sends each as soon as it
+is full, while backward computes the rest: use that one.
+
+Costs: every step sends about twice the gradients' bytes a rank, whatever the batch. So it pays when
+the computing of a rank's part takes longer than that. Layers that look at the whole batch, such as
+batch norm, see only this rank's part.
+
+Source: Li et al., "PyTorch Distributed: Experiences on Accelerating Data Parallel Training", 2020.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from labkit.checks import check_positive_int
+from labkit.data import EpochBatches
+from labkit.distributed.collectives.coalesced import AllReduce, average
+from labkit.distributed.collectives.network_meter import Meter
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def average_gradients(
+    model: nn.Module, samples: int | None = None, *, all_reduce: AllReduce = dist.all_reduce
+) -> None:
+    """Replace each gradient by its mean over all ranks: call it after backward.
+
+    A parameter that got no gradient on this rank counts as zero, since the others send theirs.
+
+    Args:
+        model: the same on all ranks.
+        samples: how many this rank's loss was the mean of, if ranks may differ; it may be 0.
+        all_reduce: sums over ranks in place; a `Meter`'s counts as well.
+    """
+    share = _share(model, samples)
+    for gradient in _gradients(model):
+        gradient.mul_(share)
+        all_reduce(gradient)
+
+
+def average_together(
+    model: nn.Module, samples: int | None = None, *, all_reduce: AllReduce = dist.all_reduce
+) -> None:
+    """Do the same with one message: every message costs its latency, however small it is.
+
+    Args:
+        model, samples, all_reduce: as for `average_gradients`.
+    """
+    average(_gradients(model), _share(model, samples), all_reduce=all_reduce)
+
+
+def _gradients(model: nn.Module) -> list[Tensor]:
+    """Return the gradients of all that is trained, as zeros where there is none."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    return [parameter.grad for parameter in trained if parameter.grad is not None]
+
+
+def _share(model: nn.Module, samples: int | None) -> float:
+    """Return the weight of this rank's gradients in the mean."""
+    if samples is None:
+        return 1 / dist.get_world_size()
+    return samples / _over_all_ranks(samples, next(model.parameters()).device)
+
+
+def _over_all_ranks(samples: int, device: torch.device) -> int:
+    total = torch.tensor(samples, device=device)
+    dist.all_reduce(total)
+    if not total:
+        raise ValueError("samples must not be 0 on all ranks: there is nothing to average")
+    return int(total)
+
+
+def joined_mean(loss: Loss) -> Loss:
+    """Return a loss for ranks whose parts of a batch differ in size, for use with `data_parallel`.
+
+    DistributedDataParallel gives each rank the same weight. This loss is scaled by this rank's
+    share of the samples, so that the mean over ranks, of losses as of gradients, is that of one
+    process with the joined batch. A rank without samples takes part with zeros. It costs a small
+    message each time: where all parts are equal, do without.
+
+    Args:
+        loss: (outputs, labels) -> mean over the samples.
+    """
+
+    def scaled(outputs: Tensor, labels: Tensor) -> Tensor:
+        samples = len(labels)
+        total = _over_all_ranks(samples, outputs.device)
+        if not samples:  # the mean of nothing is not a number
+            return outputs.sum() * 0
+        return loss(outputs, labels) * (samples * dist.get_world_size() / total)
+
+    return scaled
+
+
+class Accumulating(DistributedDataParallel):
+    """DistributedDataParallel that sends only with the last of `accumulate` batches."""
+
+    def __init__(self, model: nn.Module, accumulate: int, **settings: Any) -> None:
+        super().__init__(model, **settings)
+        self._accumulate, self._batches = accumulate, 0
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """Return the model's output. Whether its backward pass sends is decided here."""
+        self._batches += self.training and torch.is_grad_enabled()
+        last = self._batches % self._accumulate == 0
+        with nullcontext() if last else self.no_sync():
+            return super().forward(*inputs, **named)  # type: ignore[no-untyped-call]
+
+
+def data_parallel(
+    model: nn.Module,
+    *,
+    accumulate: int = 1,
+    bucket_mib: float = 25.0,
+    meter: Meter | None = None,
+) -> Accumulating:
+    """Return `model` wrapped so that backward leaves the mean of all ranks' gradients.
+
+    All ranks start from rank 0's weights and buffers. After that each rank keeps its own buffers
+    (batch norm's statistics); torch's default would send rank 0's round before every step. Save
+    `wrapped.module`, of rank 0.
+
+    Args:
+        model: on its device. All its parameters must take part in every loss.
+        accumulate: as given to `train`: gradients are sent once for so many batches.
+        bucket_mib: bytes a message, in MiB. Small buckets start earlier and cost more latency.
+        meter: counts what is sent and waited for.
+
+    Raises:
+        ValueError: `accumulate` or `bucket_mib` out of range.
+    """
+    check_positive_int("accumulate", accumulate)
+    if isinstance(bucket_mib, bool) or not isinstance(bucket_mib, int | float) or bucket_mib <= 0:
+        raise ValueError(f"bucket_mib must be a positive number, got {bucket_mib!r}")
+    device = next(model.parameters()).device
+    wrapped = Accumulating(
+        model,
+        accumulate,
+        device_ids=[device.index] if device.type == "cuda" else None,
+        bucket_cap_mb=bucket_mib,
+        gradient_as_bucket_view=True,
+        **{_SYNC_BUFFERS: False},
+    )
+    if meter is not None:
+        wrapped.register_comm_hook(meter, Meter.hook)
+    return wrapped
+
+
+# torch 2.13 gave the argument a new name.
+_NEW = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+_SYNC_BUFFERS = "forward_sync_buffers" if _NEW else "broadcast_buffers"
+
+
+class Shard:
+    """One rank's part of each batch; made by `shard`."""
+
+    def __init__(self, batches: EpochBatches, rank: int, size: int) -> None:
+        self.batches, self.rank, self.size = batches, rank, size
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch: as many on all ranks."""
+        return len(self.batches)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose which epoch the next iteration is."""
+        self.batches.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for indices in self.batches.indices():
+            yield self.batches.batch(indices.tensor_split(self.size)[self.rank])
+
+
+def shard(batches: EpochBatches, rank: int, size: int) -> Shard:
+    """Return this rank's part of each batch, so that all ranks together have the whole of it.
+
+    Where the batch does not divide, the first ranks have one sample more (torch's
+    DistributedSampler would use some samples twice instead). Only the last batch of an evaluation
+    can be so small that a rank's part is empty.
+
+    Args:
+        batches: such as labkit's Batches, the same on all ranks; `batch_size` is that of all
+            ranks together.
+        rank: this one, from 0.
+        size: number of ranks.
+
+    Raises:
+        ValueError: no such rank, or fewer samples in a batch than ranks.
+    """
+    check_positive_int("size", size)
+    if not isinstance(rank, int) or isinstance(rank, bool) or not 0 <= rank < size:
+        raise ValueError(f"rank must be a whole number from 0 to {size - 1}, got {rank!r}")
+    if batches.batch_size < size:
+        raise ValueError(f"batch_size {batches.batch_size} gives nothing to some of {size} ranks")
+    return Shard(batches, rank, size)

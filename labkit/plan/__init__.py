@@ -1,0 +1,1 @@
+"""Arithmetic of a training on many devices: memory, traffic, schedules, efficiency; no process."""

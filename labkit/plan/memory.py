@@ -1,0 +1,58 @@
+"""Bytes of weights, gradients and optimizer states, and how many of them ZeRO leaves on each rank.
+
+In fp32, AdamW keeps 16 bytes for each parameter: its weight, its gradient, and two moments. Plain
+data parallel keeps all of that on every rank; the three stages of ZeRO share out one part after
+another. What they send for it is in `labkit.distributed.parallel.sharding`.
+"""
+
+from typing import NamedTuple
+
+from labkit.checks import check_positive_int
+
+FP32 = (4, 4, 8)
+"""Bytes a parameter: its weight, its gradient, AdamW's two moments."""
+
+
+class StateBytes(NamedTuple):
+    """Bytes that one rank keeps between backward pass and optimizer step."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+
+    @property
+    def total(self) -> int:
+        """Their sum."""
+        return sum(self)
+
+
+def zero_bytes(
+    parameters: int, ranks: int, stage: int, each: tuple[int, int, int] = FP32
+) -> StateBytes:
+    """Return the bytes that each rank keeps in training with AdamW.
+
+    Activations are not counted: sharding does not change them.
+
+    Args:
+        parameters: numbers in the whole model.
+        ranks: that share them.
+        stage: of ZeRO, 0 (plain data parallel) to 3.
+        each: bytes a parameter for weight, gradient and optimizer.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Source: Rajbhandari et al. 2020, figure 1, which has 2, 2 and 12 bytes (fp16 with an fp32 copy).
+    """
+    check_positive_int("parameters", parameters)
+    check_positive_int("ranks", ranks)
+    check_stage(stage, lowest=0)
+    shard = -(-parameters // ranks)  # rounded up
+    counts = [shard if stage >= first_stage else parameters for first_stage in (3, 2, 1)]
+    return StateBytes(*(size * count for size, count in zip(each, counts, strict=True)))
+
+
+def check_stage(stage: int, lowest: int) -> None:
+    """Raise ValueError unless `stage` is one of ZeRO's, from `lowest` to 3."""
+    if isinstance(stage, bool) or stage not in range(lowest, 4):
+        raise ValueError(f"stage must be {lowest} to 3, got {stage!r}")
