@@ -9,9 +9,11 @@
 #   PIP_EXTRA   words for pip. PyPI's torch for Linux is built for CUDA and takes 5 GB of disk; the
 #               build for CPUs takes a fraction of it:
 #               make lab PIP_EXTRA="--extra-index-url https://download.pytorch.org/whl/cpu"
+#   PROCESSES   how many tests run at the same time
 
 PYTHON    ?=
 PIP_EXTRA ?=
+PROCESSES ?= 2
 VENV      := .venv
 RUN       := $(VENV)/bin/python
 
@@ -25,10 +27,8 @@ test: $(VENV)/test.stamp
 	$(RUN) tests/support/find_browser.py --install
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
-	$(RUN) -m mypy
-	$(RUN) -m pytest
-	LABKIT_PROFILE=smoke LABKIT_RESULTS="$(CURDIR)/results/nbval" $(RUN) -m pytest --timeout=300 \
-		--nbval-lax --nbval-current-env --nbval-cell-timeout=120 notebooks
+	LABKIT_PROFILE=smoke LABKIT_RESULTS="$(CURDIR)/results/test" $(RUN) -m pytest -n $(PROCESSES) \
+		--nbval-lax --nbval-current-env --nbval-cell-timeout=120 tests notebooks
 
 bench: $(VENV)/bench.stamp
 	$(RUN) -m benchmarks

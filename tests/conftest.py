@@ -13,8 +13,22 @@ import psutil
 import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from support.spread import rank
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what takes long first."""
+    items.sort(key=lambda item: rank(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)  # without pytest-xdist there is nothing to deal out
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Deal the tests out to several processes so that what is shared stays together."""
+    from support.spread import Shares
+
+    return Shares(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
