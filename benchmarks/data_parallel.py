@@ -20,8 +20,8 @@ from torch import Tensor
 from benchmarks.rows import Row
 from labkit.distributed import launch
 from labkit.distributed.parallel.data import average_together
-from labkit.lessons import ranks_11
-from labkit.lessons.ranks_11 import CEILING, MEETING, Way
+from labkit.lessons.data_parallel import measure
+from labkit.lessons.data_parallel.measure import CEILING, MEETING, Way
 from labkit.measure.statistics import median_interval
 
 CONTROLS = ("the ceiling again", "packing", MEETING)
@@ -32,7 +32,7 @@ def nothing(tensor: Tensor) -> None:
 
 
 WAYS: Mapping[str, Way] = {
-    **ranks_11.WAYS,
+    **measure.WAYS,
     "the ceiling again": Way(),
     "packing": Way(after=partial(average_together, all_reduce=nothing)),
 }
@@ -64,5 +64,5 @@ def rows(turns: Sequence[Mapping[str, Sequence[float]]]) -> list[Row]:
 
 
 def _turn(rounds: int) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = launch(ranks_11.time_ways, rounds=rounds, ways=WAYS)[0]
+    times: dict[str, list[float]] = launch(measure.time_ways, rounds=rounds, ways=WAYS)[0]
     return times

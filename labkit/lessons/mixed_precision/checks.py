@@ -1,0 +1,59 @@
+"""The exercises of notebook 03."""
+
+from collections.abc import Mapping
+
+from labkit.lessons.check import exercise, wrong_number
+from labkit.lessons.mixed_precision.measure import allowed
+from labkit.measure import Ceiling, Standing
+from labkit.measure.formats import FORMATS
+
+
+@exercise(
+    hint="All 10 fraction bits are set: 1 + 1/2 + 1/4 + … = 2 - 2**-10. Of the exponent's codes, "
+    "the highest means infinity; the one below it means 2**15.",
+    praise="That is torch.finfo(torch.float16).max. Activations that grow beyond it overflow, "
+    "and no loss scale mends that.",
+)
+def largest_fp16(answer: object) -> str | None:
+    """Check the largest finite number of fp16."""
+    right = FORMATS["fp16"].largest
+    if isinstance(answer, int | float) and answer in (2**16, 2**16 - 1):
+        return f"fp16 has no {answer}: there is a spacing between the largest number and 2**16."
+    return wrong_number(answer, right, 0, "Largest fraction times largest power of two.")
+
+
+@exercise(
+    hint="Normal means at least 2**-14. How many times too small is 1e-8? Round up to a power of "
+    "two.",
+    praise="GradScaler starts at 65,536, which leaves room for gradients smaller still.",
+)
+def smallest_scale(answer: object) -> str | None:
+    """Check the smallest power of two that makes 1e-8 a normal number of fp16."""
+    form, gradient = FORMATS["fp16"], 1e-8
+    right = next(2**k for k in range(64) if gradient * 2.0**k >= form.smallest_normal)
+    problem = wrong_number(answer, right, 0, "Try torch.tensor(1e-8 * scale).half().")
+    if problem is None or not isinstance(answer, int | float) or not 1 < answer < 2**64:
+        return problem
+    fate = form.fate(gradient * answer)
+    if fate in ("zero", "subnormal"):
+        return f"Too small: {gradient:g} x {answer:g} is {fate} in fp16."
+    if answer < right:
+        return f"{answer:g} would do, but the next power of two is wanted."
+    return f"{answer:g} is not the smallest power of two that does it."
+
+
+@exercise(
+    hint='`measure.predict_seconds(flops, bytes, roof, dtype="bf16")` is the shortest time; '
+    "`standings` has flops and bytes. Divide fp32's by bf16's.",
+    praise="So much the roof allows; a real step has calls, sums and an optimizer besides.",
+)
+def allowed_speedup(answer: object, standings: Mapping[str, Standing], roof: Ceiling) -> str | None:
+    """Check how many times faster the roof allows the second step to be than the fp32 one."""
+    right = allowed(standings, roof)
+    candidate = list(standings)[1]
+    peaks = roof.peak(candidate) / roof.peak("fp32")
+    if wrong_number(answer, peaks, 0.02, "") is None and abs(peaks / right - 1) > 0.02:
+        return "That is the ratio of the two flat roofs. Look which limit your steps lie under."
+    if wrong_number(answer, 1 / right, 0.02, "") is None and abs(right - 1 / right) > 0.02:
+        return "Upside down: fp32's time belongs on top."
+    return wrong_number(answer, right, 0.02, "Shortest fp32 time / shortest time of the other.")

@@ -1,0 +1,1 @@
+"""Notebook 13, model parallel: what it measures, draws, says and checks."""

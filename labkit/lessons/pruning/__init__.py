@@ -1,0 +1,1 @@
+"""Notebook 14, pruning: what it measures, draws, says and checks."""

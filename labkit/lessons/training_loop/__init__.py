@@ -1,0 +1,1 @@
+"""Notebook 01, the training loop: what it measures, draws, says and checks."""

@@ -1,0 +1,241 @@
+"""Notebook 01: its checks, its sentences for every outcome, and its figures."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy
+import pytest
+import torch
+from support.common import SILLY, refuses, tiny_recipe
+
+from labkit.compare import Race
+from labkit.lessons import Prediction
+from labkit.lessons.training_loop import checks, measure, pictures, words
+from labkit.measure import Timing
+from labkit.training import AdamW, Phases
+
+# ---- checks
+
+
+def test_every_order_that_trains_is_right_and_no_other():
+    """The check agrees with really training in that order, for all 120 orders."""
+    for order in itertools.permutations(checks.LINES):
+        assert checks.step_order(list(order)).right is trains(order), order
+
+
+def trains(order):
+    """Do three steps in that order; say whether the weight moves as gradient descent does."""
+    weight = torch.ones(1, requires_grad=True)
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    made = {}
+    lines = {
+        "zero_grad": optimizer.zero_grad,
+        "forward": lambda: made.update(outputs=3 * weight),
+        "loss": lambda: made.update(loss=made.pop("outputs").sum()),
+        "backward": lambda: made.pop("loss").backward(),
+        "step": optimizer.step,
+    }
+    try:
+        for _ in range(3):
+            for name in order:
+                lines[name]()
+    except KeyError:  # it needs what is not there yet
+        return False
+    return math.isclose(weight.item(), 1 - 3 * 0.1 * 3, abs_tol=1e-6)
+
+
+def test_orders_that_are_no_orders():
+    answers = [["step"] * 5, ["zero_grad", "forward"], [*checks.LINES, "step"], "zero_grad"]
+    odd = [[1, 2, 3, 4, 5], [numpy.ones(2)] * 5, [None] * 5, ["Step", *checks.LINES[:4]]]
+    refuses(checks.step_order, [*answers, *odd, *SILLY])
+    assert "zero_grad" in checks.step_order(["forward"] * 5).message
+
+
+def test_summed_gradient():
+    model = torch.nn.Linear(3, 1)
+    model(torch.ones(1, 3)).sum().backward()
+    once = model.weight.grad.clone()
+    for _ in range(4):
+        model(torch.ones(1, 3)).sum().backward()
+    answer = float((model.weight.grad / once).mean())
+    assert checks.summed_gradient(answer).right
+    refuses(checks.summed_gradient, [1, 2, 4, 6, 25, 32, 1 / 5, -5, [5], *SILLY])
+    assert "double" in checks.summed_gradient(32).message
+
+
+def test_amdahl():
+    shares = {"data": 0.02, "forward": 0.35, "backward": 0.6, "optimizer": 0.03}
+    assert checks.amdahl(2.5, shares).right
+    near = [0.4, 0.6, 1 / 0.6, 1.6, 2.6, 2.4, 60, 0, -2.5, [2.5]]
+    refuses(checks.amdahl, [*near, *SILLY], shares)
+    assert "1 / share" in checks.amdahl(1 / 0.6, shares).message
+    assert checks.amdahl(numpy.float64(2.5), shares).right
+
+
+def test_checkpoint_parts():
+    right = {"weights", "momentum", "step number", "random generators", "place in the data"}
+    for kind in (set, frozenset, list, tuple, sorted):
+        assert checks.checkpoint_parts(kind(right)).right
+    others = [right - {name} for name in right] + [right | {n} for n in checks.NOT_NEEDED]
+    odd = [{"weight"}, ["weights", 1], ["weights", ["momentum"]], "weights", set(), {"a": 1}]
+    refuses(checks.checkpoint_parts, [*others, *odd, *SILLY])
+    assert "uses" not in checks.checkpoint_parts(right - {"momentum"}).message
+    assert "earlier" in checks.checkpoint_parts(right - {"momentum"}).message
+
+
+# ---- sentences
+
+
+def phases(data=0.01, forward=0.3, backward=0.6, optimizer=0.09, n=20):
+    return [Phases(data, forward, backward, optimizer)] * n
+
+
+def test_shares_add_up_to_the_whole():
+    shares = measure.shares([*phases(), Phases(1.0, 0.0, 0.0, 0.0)])
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares["data"] == pytest.approx(1.2 / 21)
+    with pytest.raises(ValueError, match="phases is empty"):
+        measure.shares([])
+
+
+@pytest.mark.parametrize(
+    ("backward", "phrase"),
+    [(0.3, "grows less than the count"), (0.6, "explains the time"), (0.9, "slower than its")],
+)
+def test_reading_phases(backward, phrase):
+    text = words.read_phases(phases(backward=backward), 2.0, Prediction(50, " %"))
+    assert phrase in text and f"takes {backward / 0.3:.2f}x (" in text
+    assert "largest part is backward" in text if backward > 0.3 else "You predicted 50" in text
+
+
+def race(slower, more_accurate, seeds=3, steps=40):
+    """A race that is over, with planted times and accuracies."""
+    arms = {"SGD": tiny_recipe(steps=2), "AdamW": tiny_recipe(steps=2, optimizer=AdamW(lr=0.01))}
+    made = Race(arms, seeds=seeds, evaluations=1)
+    for _ in made:
+        pass
+    for name, records in made.records.items():
+        own = name == "AdamW"
+        for number, record in enumerate(records):
+            record.rounds = list(range(steps))
+            record.seconds = [(slower if own else 1.0) * (1 + 0.02 * (i % 3)) for i in range(steps)]
+            accuracy = 0.8 + 0.001 * number + (more_accurate if own else 0.0)
+            record.evaluations = [(steps, 1.0, accuracy)]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("slower", "time"),
+    [(1.1, "see by how little"), (1.0, "hides the change"), (0.8, "cannot be the dearer one")],
+)
+@pytest.mark.parametrize(
+    ("gain", "accuracy"),
+    [(0.05, "worth more"), (0.0, "Neither has the edge"), (-0.05, "judged by that first")],
+)
+def test_reading_the_race(slower, time, gain, accuracy):
+    made = race(slower, gain)
+    text = words.read_race(made, 0.1, Prediction(0.9))
+    assert time in text and accuracy in text
+    # With a share of 0.1, a step that is 10 % longer means that this part doubled.
+    expected = {1.1: "2.0", 1.0: "1.0", 0.8: "0.0"}[slower]
+    assert f"means about {expected} (" in text
+    assert "Twice that work would give 0.909x" in text
+
+
+def test_reading_a_race_of_too_few_steps():
+    made = race(1.1, 0.0, seeds=1, steps=5)
+    text = words.read_race(made, 0.1, Prediction(0.9))
+    assert "inf" not in text and "too few observations" in text
+
+
+def timings(**factors):
+    return {
+        name: Timing(name, tuple(0.01 * factor * (1 + 0.02 * (i % 3)) for i in range(20)))
+        for name, factor in factors.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("factor", "time"), [(0.8, "Faster here: no_grad and"), (1.0, "Neither"), (1.3, "Neither")]
+)
+@pytest.mark.parametrize(
+    ("peak", "memory"), [(30 << 20, "needs 3.0 times the memory"), (10 << 20, "no memory that")]
+)
+def test_reading_gradient_modes(factor, time, peak, memory):
+    times = timings(recorded=1, no_grad=factor, inference_mode=factor)
+    peaks = {"recorded": peak, "no_grad": 10 << 20, "inference_mode": 10 << 20}
+    text = words.read_modes(times, peaks)
+    assert time in text and memory in text
+    assert "| no_grad | " in text and "10.0 MiB" in text
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize(
+    ("factor", "phrase"),
+    [(0.9, "run the cell again"), (1.0, "No cost of reading"), (1.2, "has its price")],
+)
+def test_reading_the_loss(device, factor, phrase):
+    text = words.read_item({**timings(read=factor), "not read": timings(a=1)["a"]}, device)
+    assert phrase in text
+    assert ("look into memory" in text) == (device == "cpu")
+    assert ("each read waits" in text) == (device == "cuda")
+
+
+def test_reading_a_resume_from_weights_alone():
+    text = words.read_weights_only([9.0, 1.0, 2.0, 3.0], [1.0, 2.5, 3.1])
+    assert "2 of 3 losses differ" in text and "0.20 on average" in text and "0.50 at most" in text
+    assert "the same" in words.read_weights_only([9.0, 1.0], [1.0])
+
+
+def test_reading_the_cost_of_a_save():
+    times = {"save": Timing("save", (0.02,) * 9), "step": Timing("step", (0.01,) * 9)}
+    text = words.read_save(times)
+    assert "one save in 200 steps" in text
+    assert "58.8 s" in text  # sqrt(2 * 0.02 * 86,400)
+
+
+def test_phases_by_batch_take_turns_and_leave_the_warm_up_out():
+    taken = measure.phases_by_batch(tiny_recipe(), (8, 16), rounds=3, warmup=2)
+    assert {size: len(steps) for size, steps in taken.items()} == {8: 3, 16: 3}
+    assert all(min(step) >= 0 and sum(step) > 0 for steps in taken.values() for step in steps)
+
+
+@pytest.mark.parametrize("sizes", [(128, 16), (16, 128), (128, 512)])
+def test_the_fixed_cost_of_a_line_is_found(sizes):
+    taken = {size: phases(0, 0.002, 0.0001 * size, 0, n=5) for size in sizes}
+    text = words.read_batches(taken)
+    assert "fixed cost of 2 ms" in text
+    small = min(sizes)
+    assert f"{0.002 / (0.002 + 0.0001 * small):.0%} of a step of {small} images" in text
+    assert f"{small / (0.002 + 0.0001 * small):,.0f} with {small}" in text
+
+
+def test_no_fixed_cost_is_made_up():
+    taken = {16: phases(0, 0, 0.001, 0), 128: phases(0, 0, 0.1, 0)}
+    assert "no fixed cost shows" in words.read_batches(taken)
+
+
+# ---- figures
+
+
+def test_bars_are_as_high_as_an_image_takes():
+    taken = {128: phases(0.128, 0.256, 0.512, 0.128), 16: phases(0.016, 0.032, 0.16, 0.032)}
+    [axes] = pictures.batch_bars(taken).get_axes()
+    heights = [[bar.get_height() for bar in container] for container in axes.containers]
+    expected = [[1000, 1000], [2000, 2000], [4000, 10_000], [1000, 2000]]
+    numpy.testing.assert_allclose(heights, expected)
+    texts = [text.get_text() for text in axes.texts]
+    assert {"8000", "15000", *Phases._fields} <= set(texts)
+
+
+def test_resumed_curves_start_at_the_checkpoint_and_what_is_equal_lies_on_top():
+    whole = [3.0, 2.0, 1.5, 1.2, 1.0]
+    continued = {"same": whole[2:], "other": [2.0, 2.0, 2.0]}
+    [axes] = pictures.resumed(whole, continued).get_axes()
+    never, same, other, mark = axes.get_lines()
+    assert list(same.get_xdata()) == list(other.get_xdata()) == [3, 4, 5]
+    numpy.testing.assert_array_equal(same.get_ydata(), never.get_ydata()[2:])
+    assert (numpy.asarray(other.get_ydata()) > same.get_ydata()).all()
+    assert mark.get_xdata()[0] == 2
