@@ -5,17 +5,31 @@ what is new. So anything that can be cut into short units can be watched, paused
 the view can be tested with a feed that trains nothing. A unit should take at most a tenth of a
 second, because Pause and Stop answer between two units.
 
-To make a type of your own watchable, write its feed and register it:
+Whatever gives results one by one, such as a generator, is watched by saying where they are drawn:
+
+    scan = watch(losses_of_many_widths(), panel, lambda found: {"loss": (found.width, found.loss)})
+
+To make a type of your own watchable, register what makes a feed of it:
 
     @feed.register
     def _(thing: MyTraining) -> Feed:
         return MyFeed(thing)
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass
 from functools import singledispatch
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from time import perf_counter
+from typing import (
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    runtime_checkable,
+)
 
 import numpy
 from numpy.typing import NDArray
@@ -23,6 +37,7 @@ from numpy.typing import NDArray
 from labkit.table import Table
 
 FloatArray: TypeAlias = NDArray[numpy.float32]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -87,6 +102,11 @@ class Status:
     note: str = ""
 
 
+Drawn: TypeAlias = Mapping[str, tuple[float, ...]] | Iterable[Point]
+"""What is drawn of a result: {series: (x, y)}, or (x, y, x2) where there are two x labels. Points
+are needed where two panels have series of one name."""
+
+
 @runtime_checkable
 class Feed(Protocol):
     """Work in small units, and what there is to see of it. All methods run in one thread."""
@@ -133,8 +153,119 @@ def feed(thing: object) -> Feed:
         return thing
     raise TypeError(
         "live() can show a Race, a Tradeoff, a Training, Ranks or a Feed, got "
-        f"{type(thing).__name__}; register a feed for this type with labkit.watch.feed.register"
+        f"{type(thing).__name__}; make a Feed of an iterable with labkit.watch.watch"
     )
+
+
+class Watched(Generic[Result]):
+    """A feed of results that come one by one; see `watch`, which makes it.
+
+    Attributes:
+        results: all that came so far, in order.
+    """
+
+    def __init__(
+        self,
+        results: Iterable[Result],
+        panels: Sequence[Panel],
+        point: Callable[[Result], Drawn],
+        total: int | None,
+        each: str,
+        table: Callable[[Sequence[Result]], Table | None] | None,
+    ) -> None:
+        self.panels = panels
+        self.results: list[Result] = []
+        self._iterator, self._point, self._table = iter(results), point, table
+        self._total, self._each = total, each
+        self._places = {
+            name: (panel, series)
+            for panel, axes in reversed(list(enumerate(panels)))  # of two, the first one holds
+            for series, name in enumerate(axes.series)
+        }
+        self._new: list[Point] = []
+        self._seconds = 0.0
+
+    def advance(self) -> bool:
+        """Wait for one more result, and note its points.
+
+        Raises:
+            ValueError: `point` named a series that no panel has.
+        """
+        began = perf_counter()
+        try:
+            result = next(self._iterator)
+        except StopIteration:
+            return False
+        self._seconds += perf_counter() - began
+        self.results.append(result)
+        self._new += self._points(self._point(result))
+        return True
+
+    def _points(self, drawn: Drawn) -> Iterable[Point]:
+        if not isinstance(drawn, Mapping):
+            return drawn
+        for name in drawn:
+            if name not in self._places:
+                known = ", ".join(self._places)
+                raise ValueError(f"point gave the series {name!r}, which no panel has: {known}")
+        return [Point(*self._places[name], *place) for name, place in drawn.items()]
+
+    def rows(self) -> Sequence[Point]:
+        """Return the points that are new since the last call."""
+        new, self._new = self._new, []
+        return new
+
+    def status(self) -> Status:
+        """Return how many results there are; the minutes left take all for equally long."""
+        done, total = len(self.results), self._total
+        if total is None:
+            return Status(None, note=f"{done:,} {self._each} so far.")
+        left = (total - done) * self._seconds / done / 60 if done else None
+        return Status(done / total if total else 1.0, left, f"{done:,} of {total:,} {self._each}.")
+
+    def table(self) -> Table | None:
+        """Return the table of the results so far, if `watch` was told how to make one."""
+        return self._table(self.results) if self._table and self.results else None
+
+
+def watch(
+    results: Iterable[Result],
+    panels: Panel | Sequence[Panel],
+    point: Callable[[Result], Drawn],
+    *,
+    total: int | None = None,
+    each: str = "results",
+    table: Callable[[Sequence[Result]], Table | None] | None = None,
+) -> Watched[Result]:
+    """Return a feed of anything that gives results one by one, so that `live` can show it.
+
+    The experiment stays a plain iterable that knows nothing of being watched. Each result is one
+    unit of work: Pause and Stop answer as quickly as the iterable gives the next one.
+
+    Args:
+        results: gives each result as soon as it is known, such as a generator.
+        panels: the axes.
+        point: result -> what is drawn of it, often {name of a series: (x, y)}; see `Drawn`. It may
+            be nothing, for example where only the mean of several results is drawn.
+        total: how many results there will be; the length of `results` when left out, if it has one.
+        each: what results are called, in the plural, such as "models".
+        table: all results so far -> running figures.
+
+    Raises:
+        TypeError: `results` is not iterable, or `panels` holds no Panel or something else.
+        ValueError: `total` is negative.
+    """
+    axes = (panels,) if isinstance(panels, Panel) else tuple(panels)
+    if not isinstance(results, Iterable):
+        raise TypeError(f"results must be iterable, got {type(results).__name__}")
+    if not axes or not all(isinstance(panel, Panel) for panel in axes):
+        kinds = [type(panel).__name__ for panel in axes]
+        raise TypeError(f"panels must be a Panel or several, got {kinds}")
+    if total is None and isinstance(results, Sized):
+        total = len(results)
+    if total is not None and total < 0:
+        raise ValueError(f"total must be 0 or more, got {total}")
+    return Watched(results, axes, point, total, each, table)
 
 
 class History:

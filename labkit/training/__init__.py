@@ -1,6 +1,9 @@
 """Training: the loop and everything that changes the work of a step."""
 
-from labkit.training import checkpoint
+from labkit.training import (
+    checkpoint,
+    watched,  # noqa: F401  (so that live() knows a Training)
+)
 from labkit.training.evaluate import evaluate
 from labkit.training.loop import Training, train
 from labkit.training.optimizers import SGD, AdamW

@@ -1,8 +1,7 @@
 """What moves in the lab's notebooks, and how its pictures look."""
 
-from labkit.watch import Feed, Panel, Point, Status, feed
+from labkit.watch import Feed, Panel, Point, Status, feed, watch
 from labkit.widgets import (  # noqa: F401  (they register)
-    phases_feed,
     race_feed,
     ranks_feed,
     tradeoff_feed,
@@ -33,4 +32,5 @@ __all__ = [
     "picture",
     "show",
     "tradeoff_figure",
+    "watch",
 ]

@@ -24,7 +24,7 @@ from IPython.display import DisplayHandle, display
 
 from labkit.facts import threads
 from labkit.table import Table
-from labkit.watch import Feed, ProcessFeed, feed
+from labkit.watch import Feed, ProcessFeed, Watched, feed
 from labkit.widgets.pace import Pace
 from labkit.widgets.style import Picture
 from labkit.widgets.twin import twin
@@ -75,6 +75,8 @@ class LiveRun:
         state: "running", "paused", "stopped", "finished" or "failed".
         error: what the work raised, or None.
         picture: the static twin; None until the work is over.
+        results: what a watched iterable, such as a Training, has given so far. Empty for what keeps
+            its results itself, such as a Race.
     """
 
     def __init__(self, source: Feed) -> None:
@@ -83,6 +85,7 @@ class LiveRun:
         self.view = LiveView(source.panels)
         self.view.commands |= {"pause": self.pause, "resume": self.resume, "stop": self.stop}
         self._feed = source
+        self.results: list[Any] = source.results if isinstance(source, Watched) else []
         self._table: Table | None = None
         self._stop, self._go = threading.Event(), threading.Event()
         self._go.set()

@@ -1,4 +1,4 @@
-"""What live views show of a race and of a training, checked against their own records."""
+"""What a live view shows of a race, checked against its own records."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ import numpy
 import pytest
 
 from labkit import Race, Recipe, data, models
-from labkit.compare.record import WARMUP_ROUNDS
-from labkit.training.step import Phases
 from labkit.widgets import Point, feed, live
-from labkit.widgets.phases_feed import PhasesFeed
 from labkit.widgets.race_feed import ACCURACY, LOSS, RaceFeed
 from labkit.widgets.smooth import SMOOTHING
 
@@ -84,35 +81,3 @@ def test_a_live_race_is_the_race(race: Race) -> None:
     shown.wait()
     assert race.finished and shown.picture is not None
     assert "bf16" in shown.picture.alt
-
-
-def test_phases_are_those_of_the_steps(recipe: Recipe) -> None:
-    seen: list[Phases] = []
-    training = recipe.but(steps=10).training(timed=True)
-    shown = feed(training)
-    assert isinstance(shown, PhasesFeed)
-    assert shown.table() is None and shown.status().minutes_left is None
-    while shown.advance():
-        seen = shown.phases
-    points = list(shown.rows())
-    assert len(seen) == 10 - WARMUP_ROUNDS
-    for band in range(4):
-        mine = curve(points, 0, band)
-        assert [p.x for p in mine] == list(range(WARMUP_ROUNDS + 1, 11))
-        assert [p.y for p in mine] == pytest.approx([1e3 * step[band] for step in seen])
-    table = shown.table()
-    assert table is not None and [row[0] for row in table.rows] == [*Phases._fields, "whole step"]
-    assert sum(float(row[2]) for row in table.rows[:-1]) == pytest.approx(100, abs=2)
-    assert shown.status().progress == 1 and shown.rows() == []
-
-
-def test_a_point_of_a_long_training_is_the_mean_of_a_block(recipe: Recipe) -> None:
-    training = recipe.training()
-    shown = PhasesFeed(training)
-    shown._block, shown._first = 2, 0
-    while shown.advance():
-        pass
-    points = curve(list(shown.rows()), 0, 1)
-    assert [p.x for p in points] == [2, 4, 6, 8]
-    expected = [sum(s.forward for s in shown.phases[i : i + 2]) / 2 for i in range(0, 8, 2)]
-    assert [p.y for p in points] == pytest.approx([1e3 * seconds for seconds in expected])

@@ -14,7 +14,7 @@ from labkit.compression.prune.magnitude import (
     sparsity,
 )
 from labkit.compression.prune.semi_structured import n_m_mask, n_m_masks
-from labkit.compression.prune.sensitivity import Sensitivity, sensitivity
+from labkit.compression.prune.sensitivity import Sensitivity, sensitivity, sensitivity_table
 from labkit.compression.prune.structured import (
     Size,
     choose,
@@ -48,6 +48,7 @@ __all__ = [
     "remove_channels",
     "remove_lossless",
     "sensitivity",
+    "sensitivity_table",
     "sparsity",
     "taylor_scores",
 ]

@@ -16,6 +16,7 @@ from torch import nn
 from labkit.compression.prune.criteria import Scores
 from labkit.compression.prune.graph import ChannelGraph
 from labkit.compression.prune.structured import choose, remove_channels
+from labkit.table import Table
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Sensitivity:
     channels: int
     value: float
     before: float
+
+    @property
+    def removed(self) -> float:
+        """Share of the group's channels that are gone; a ratio seldom makes a whole number."""
+        return 1 - self.kept / self.channels
 
 
 def sensitivity(
@@ -44,7 +50,8 @@ def sensitivity(
         graph: from `channel_graph`.
         scores: which channels go first; from one of `criteria`.
         measure: model -> accuracy or loss, such as `lambda m: evaluate(m, batches)`.
-        ratios: shares of the group's channels to remove, each from 0 up to 1 (excluded).
+        ratios: shares of the group's channels to remove, each from 0 up to 1 (excluded). A 0 costs
+            nothing and gives every group's curve its first point.
 
     Raises:
         ValueError: while iterating: a ratio out of range, or scores of another graph.
@@ -53,6 +60,22 @@ def sensitivity(
     for group in scores:
         for ratio in ratios:
             keep = choose(scores, {group: ratio})
-            value = measure(remove_channels(model, graph, keep))
             count = int(keep[group].sum())
+            whole = count == len(keep[group])  # nothing goes: the value is known
+            value = before if whole else measure(remove_channels(model, graph, keep))
             yield Sensitivity(group, ratio, count, len(keep[group]), value, before)
+
+
+def sensitivity_table(found: Sequence[Sensitivity]) -> Table:
+    """Return a row for each group so far: what each ratio takes off the value, times 100."""
+    by_group: dict[str, list[Sensitivity]] = {}
+    for result in found:
+        by_group.setdefault(result.group, []).append(result)
+    ratios = list(dict.fromkeys(result.ratio for result in found))
+    rows = []
+    for group, results in by_group.items():
+        lost = [f"{100 * (result.before - result.value):.1f}" for result in results]
+        lost += ["–"] * (len(ratios) - len(lost))  # not measured yet
+        rows.append((group, str(results[0].channels), *lost))
+    headers = ("group", "channels", *(f"{ratio:.0%} gone" for ratio in ratios))
+    return Table(headers, tuple(rows), "Points lost.")
