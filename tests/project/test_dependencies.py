@@ -11,7 +11,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
-from support.common import imports
+from support.sources import imports
 
 PYTHONS = ["3.11", "3.12", "3.13"]
 # Name of a module -> name of its distribution, where they differ.

@@ -1,8 +1,7 @@
-"""What several test files use: small data and recipes, rules for exercises, imports of a source."""
+"""What several test files use: small data and recipes, rules for exercises."""
 
-import ast
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -77,21 +76,3 @@ def refuses(check: Callable[..., Any], answers: Iterable[object], *context: obje
 def sizes_at(low: float, high: float) -> torch.Tensor:
     """Many sizes of gradients, spread evenly over powers of two."""
     return 2.0 ** torch.linspace(low, high, 20_001)
-
-
-def imports(source: str) -> Iterator[tuple[str, bool]]:
-    """Yield (module, is it at the top level) for every import of a Python source."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        top = node in tree.body
-        if isinstance(node, ast.Import):
-            for name in node.names:
-                yield name.name, top
-        elif isinstance(node, ast.ImportFrom):
-            if node.level:
-                yield "." * node.level + (node.module or ""), top
-            elif node.module == "labkit":
-                for name in node.names:
-                    yield f"labkit.{name.name}", top
-            else:
-                yield node.module, top
