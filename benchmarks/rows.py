@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from labkit import units
 from labkit.measure.statistics import Estimate
 from labkit.table import Table
 
@@ -43,20 +44,6 @@ def _cells(row: Row) -> tuple[str, ...]:
     if estimate is None:
         return row.name, "–", "–", "–", row.note
     known = math.isfinite(estimate.low) and math.isfinite(estimate.high)
-    interval = f"{number(estimate.low)} to {number(estimate.high)}" if known else "too few"
-    value = f"{number(estimate.value)} {row.unit}".rstrip()
-    return row.name, value, interval, str(estimate.n), row.note
-
-
-def number(value: float) -> str:
-    """Return `value` with three digits, and no more than two of them after the point.
-
-    Below 0.01 there is no such number: then two digits, wherever they stand. What rounding leaves
-    of numbers that cancel out is 0.
-    """
-    size = abs(value)
-    if size >= 99.95:
-        return f"{value:.0f}"
-    if size >= 9.995:
-        return f"{value:.1f}"
-    return f"{value:z.2f}" if size >= 0.01 or size < 1e-12 else f"{value:.2g}"
+    value, low, high = map(units.digits, (estimate.value, estimate.low, estimate.high))
+    interval = f"{low} to {high}" if known else "too few"
+    return row.name, f"{value} {row.unit}".rstrip(), interval, str(estimate.n), row.note

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from labkit import units
 from labkit.cli import UsageError, places
 from labkit.compare import scoreboard
 from labkit.table import Table
@@ -50,7 +51,7 @@ def table(rows: Iterable[Mapping[str, Any]]) -> Table:
         facts = row["facts"]
         machine = f"{facts.get('processor', '?')}, {facts.get('cores', '?')} cores"
         for name, figure in row["figures"].items():
-            value = f"{_number(figure['value'])} {figure['unit']}".strip()
+            value = f"{units.digits(figure['value'])} {figure['unit']}".strip()
             where = (row["notebook"], row["profile"], row["what"])
             lines.append((*where, name, value, _interval(figure), str(figure["n"]), machine))
     return Table(HEADINGS, tuple(lines))
@@ -58,8 +59,4 @@ def table(rows: Iterable[Mapping[str, Any]]) -> Table:
 
 def _interval(figure: Mapping[str, Any]) -> str:
     low, high = figure["low"], figure["high"]
-    return "" if low is None or high is None else f"{_number(low)} … {_number(high)}"
-
-
-def _number(value: float) -> str:
-    return f"{value:.4g}"
+    return "" if low is None or high is None else f"{units.digits(low)} … {units.digits(high)}"

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch.nn import functional as F
 
-from labkit import data, models
+from labkit import data, models, units
 from labkit.compare import Race, Tradeoff, scoreboard
 from labkit.facts import Facts, default_device, machine_facts, synchronize, threads
 from labkit.lessons.memory import give_back_memory
@@ -54,9 +54,10 @@ class Lesson:
         )
 
     def __repr__(self) -> str:
+        time = units.duration(60 * self.minutes, digits=2)
         return (
             f"Notebook {self.number}, profile “{self.profile}”. "
-            f"It computes for about {_duration(self.minutes)} on this machine:\n{self.facts}"
+            f"It computes for about {time} on this machine:\n{self.facts}"
         )
 
     def _repr_markdown_(self) -> str:
@@ -102,10 +103,6 @@ def _reference_step() -> float:
         synchronize(device)
         seconds.append(perf_counter() - start)
     return median(seconds)
-
-
-def _duration(minutes: float) -> str:
-    return f"{60 * minutes:.0f} seconds" if minutes < 1 else f"{minutes:.1f} minutes"
 
 
 @dataclass(frozen=True)

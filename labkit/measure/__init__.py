@@ -6,7 +6,7 @@ from labkit.measure.latency import latencies
 from labkit.measure.memory import peak_memory, saved_bytes
 from labkit.measure.roofline import Standing, attainable, predict_seconds, standing
 from labkit.measure.statistics import Estimate, median_interval, paired_ratio
-from labkit.measure.timing import Timing, format_seconds, interleave, order_of_round
+from labkit.measure.timing import Timing, interleave, order_of_round
 from labkit.measure.traffic import traffic
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
     "attainable",
     "ceiling",
     "flops",
-    "format_seconds",
     "interleave",
     "latencies",
     "median_interval",

@@ -12,12 +12,8 @@ the caching allocator's own counter on a GPU.
 """
 
 import json
-import os
-import re
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +23,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
 
 from labkit import facts
+from labkit.measure.quiet_profiler import without_engine_lines
 from labkit.measure.untouched import untouched
 
 
@@ -115,7 +112,7 @@ def _peak_cuda(function: Callable[[], object], device: torch.device) -> int:
 
 def _peak_cpu(function: Callable[[], object]) -> int:
     with (
-        _without_engine_lines(),
+        without_engine_lines(),
         profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler,
     ):
         function()
@@ -131,35 +128,7 @@ def _peak_cpu(function: Callable[[], object]) -> int:
     return _running_peak(sorted(events, key=lambda event: float(event["ts"])))
 
 
-# Written by the profiler's engine at every start; by it where there is no GPU; and by the allocator
-# when it frees memory that was held before: all three are as they should be.
-_ENGINE_LINES = re.compile(
-    rb"(USDT:\d{4}-"
-    rb"|ERROR:\d{4}-[^\n]*DeviceProperties\.cpp:"
-    rb"|\[W\d{4} [^\n]*CPUAllocator\.cpp:)[^\n]*\n"
-)
-_STDERR = 2
 _CPU = 0  # torch's number for this type of device in the profiler's events
-_one_at_a_time = threading.RLock()
-
-
-@contextmanager
-def _without_engine_lines() -> Iterator[None]:
-    """Keep the engine's lines out of the error stream; whatever else is written comes after.
-
-    C++ writes to the file descriptor itself, and torch offers no way to set its level at run time.
-    """
-    with _one_at_a_time, tempfile.TemporaryFile() as written:
-        original = os.dup(_STDERR)
-        os.dup2(written.fileno(), _STDERR)
-        try:
-            yield
-        finally:
-            os.dup2(original, _STDERR)
-            os.close(original)
-            written.seek(0)
-            if kept := _ENGINE_LINES.sub(b"", written.read()):
-                os.write(_STDERR, kept)
 
 
 def _running_peak(events: list[dict[str, Any]]) -> int:

@@ -17,8 +17,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from labkit import units
 from labkit.measure.ceiling import Ceiling
-from labkit.measure.timing import format_seconds
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Standing:
         """Return the standing as a sentence."""
         side = "below" if self.bound == "memory" else "above"
         return (
-            f"{format_seconds(self.seconds)}, {self.achieved:.3g} of {self.attainable:.3g} GFLOP/s "
+            f"{units.duration(self.seconds)}, {self.achieved:.3g} of {self.attainable:.3g} GFLOP/s "
             f"attainable ({self.fraction:.0%}): {self.bound}-bound, "
             f"intensity {self.intensity:.3g} FLOP/byte, {side} the ridge at {self.ridge:.3g}"
         )

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import torch
 
-from labkit import checks, facts
+from labkit import checks, facts, units
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Timing:
 
     def __str__(self) -> str:
         """Return name, median, spread and n, in units that fit."""
-        median, spread = format_seconds(self.median), format_seconds(self.spread)
+        median, spread = units.duration(self.median), units.duration(self.spread)
         return f"{self.name}: {median} (spread {spread}, n {self.n})"
 
 
@@ -110,20 +110,6 @@ def interleave(
                 if round_index >= warmup:
                     samples[name].append(seconds)
     return {name: Timing(name, tuple(taken)) for name, taken in samples.items()}
-
-
-def format_seconds(seconds: float) -> str:
-    """Return a time with three digits in the unit that fits it: ns, us, ms or s."""
-    size = abs(seconds)
-    for limit, scale, unit in ((1e-6, 1e9, "ns"), (1e-3, 1e6, "us"), (1.0, 1e3, "ms")):
-        if 0 < size < limit * 0.9995:  # above that, three digits would round up to 1000
-            return f"{_three_digits(seconds * scale)} {unit}"
-    return f"{_three_digits(seconds)} s"
-
-
-def _three_digits(number: float) -> str:
-    # float() turns the exponent that "g" writes for 1234 into plain digits.
-    return f"{float(f'{number:.3g}'):g}"
 
 
 def _time_once(function: Callable[[], object], name: str, device: torch.device) -> float:

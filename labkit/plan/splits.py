@@ -18,6 +18,7 @@ al., "Efficient Large-Scale Language Model Training on GPU Clusters Using Megatr
 
 from dataclasses import dataclass
 
+from labkit import units
 from labkit.checks import check_positive_int
 from labkit.plan.memory import FP32, StateBytes, zero_bytes
 from labkit.plan.pipeline_schedules import bubble, in_flight
@@ -150,12 +151,12 @@ class Split:
             kinds, EACH[self.precision], (3, 2, 1), self.states, strict=True
         ):
             shared = f" / {self.data}" if self.stage >= first else ""
-            lines.append(f"{kind}: {each} bytes x {self.parameters:,}{shared} = {amount(held)}")
-        lines.append(f"Activations of {self._tokens:,} tokens: {amount(self.activations)}")
+            lines.append(f"{kind}: {each} bytes x {self.parameters:,}{shared} = {units.size(held)}")
+        lines.append(f"Activations of {self._tokens:,} tokens: {units.size(self.activations)}")
         verdict = "fits" if fits(self, memory) else "does not fit"
-        lines.append(f"Together {amount(self.memory)} of {amount(memory * GB)}: {verdict}")
+        lines.append(f"Together {units.size(self.memory)} of {units.size(memory * GB)}: {verdict}")
         bubble = f"; waits {self.bubble:.0%} of a step" if self.pipeline > 1 else ""
-        return [*lines, f"Sends {amount(self.sent)} a step{bubble}"]
+        return [*lines, f"Sends {units.size(self.sent)} a step{bubble}"]
 
     @property
     def _tokens(self) -> int:
@@ -210,9 +211,9 @@ class Plan:
         rows = tuple(
             (
                 split.name + (" ← this one" if split is self.chosen else ""),
-                *map(amount, (*split.states, split.activations, split.memory)),
+                *map(units.size, (*split.states, split.activations, split.memory)),
                 "yes" if fits(split, self.memory) else "no",
-                amount(split.sent) if split.sent else "-",
+                units.size(split.sent) if split.sent else "-",
                 f"{split.bubble:.0%}" if split.pipeline > 1 else "-",
             )
             for split in self.splits
@@ -266,14 +267,6 @@ def plan(size: Size, *, devices: int, memory: float, batch: int, precision: str 
 def fits(split: Split, memory: float) -> bool:
     """Say whether a split's fullest rank fits into `memory` (GB), with a reserve."""
     return split.memory <= (1 - RESERVE) * memory * GB
-
-
-def amount(bytes: float) -> str:
-    """Return bytes as text with three digits: 16.4 GB."""
-    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if bytes >= size:
-            return f"{bytes / size:.3g} {unit}"
-    return f"{bytes:.0f} bytes"
 
 
 def _divisors(n: int) -> list[int]:

@@ -46,25 +46,6 @@ def test_time_imports_times_each_name_in_a_process_of_its_own():
 # --- the table and the command
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0, "0.00"),
-        (-4.7e-15, "0.00"),
-        (0.00123, "0.0012"),
-        (0.0123, "0.01"),
-        (1.004, "1.00"),
-        (9.996, "10.0"),
-        (-45.67, "-45.7"),
-        (99.94, "99.9"),
-        (99.96, "100"),
-        (1234.5, "1234"),
-    ],
-)
-def test_numbers_are_short(value, text):
-    assert rows.number(value) == text
-
-
 def test_the_table_shows_value_interval_n_and_note():
     found = [
         Row("labkit", Estimate(4.2, 3.1, 5.3, 80), "%", "the leanest"),

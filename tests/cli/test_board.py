@@ -31,7 +31,7 @@ def write(path, *rows):
 def test_a_line_holds_the_figure_with_interval_and_n_and_machine():
     header, rule, line = str(table([row()])).splitlines()
     assert set(rule) == {"─", " "}
-    for word in ("1.314 x", "1.24 … 1.39", " 60 ", "A processor, 2 cores", "00", "quick"):
+    for word in ("1.31 x", "1.24 … 1.39", " 60 ", "A processor, 2 cores", "00", "quick"):
         assert word in line
     assert line.index("1.24") == header.index("95 % interval")
 

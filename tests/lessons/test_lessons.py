@@ -35,8 +35,8 @@ def test_the_profile_comes_from_the_cell_then_the_environment_then_quick(
 
 
 def test_minutes_are_steps_times_the_machine_s_own_step(quick_machine: Path) -> None:
-    assert "about 30 seconds" in repr(open_lesson("00", "smoke", steps=STEPS))
-    assert "about 5.0 minutes" in repr(open_lesson("00", "quick", steps=STEPS))
+    assert "about 30 s" in repr(open_lesson("00", "smoke", steps=STEPS))
+    assert "about 5 min" in repr(open_lesson("00", "quick", steps=STEPS))
 
 
 def test_a_real_step_is_timed() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from labkit import facts
-from labkit.measure import Timing, format_seconds, interleave, order_of_round, timing
+from labkit.measure import Timing, interleave, order_of_round, timing
 
 
 class Clock:
@@ -130,24 +130,6 @@ def test_median_and_spread_shrug_off_an_outlier():
 
 def test_a_single_sample_has_no_spread():
     assert str(Timing("once", (2.5,))) == "once: 2.5 s (spread 0 s, n 1)"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.0, "0 s"),
-        (4.2e-8, "42 ns"),
-        (1.234e-5, "12.3 us"),
-        (9.99e-4, "999 us"),
-        (0.00099999, "1 ms"),  # not 1000 us
-        (0.0123, "12.3 ms"),
-        (0.99999, "1 s"),
-        (1234.0, "1230 s"),
-        (-0.002, "-2 ms"),
-    ],
-)
-def test_units_fit(seconds: float, text: str):
-    assert format_seconds(seconds) == text
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from labkit.distributed import init, launch
 from labkit.distributed.parallel.stages import stage
 from labkit.distributed.parallel.tensor import split_blocks
 from labkit.models.transformer import next_token_loss, transformer
-from labkit.plan.splits import GB, Size, Split, amount, fits, plan
+from labkit.plan.splits import GB, Size, Split, fits, plan
 
 SIZES = [Size(), Size(64, 2, 4, 100, 32), Size(96, 6, 3, 1500, 48)]
 
@@ -202,11 +202,3 @@ def test_refusals(change, word):
 def test_shapes_that_cannot_be(change):
     with pytest.raises(ValueError, match="heads" if "heads" in change else next(iter(change))):
         Size(**change)
-
-
-@pytest.mark.parametrize(
-    ("bytes_", "text"),
-    [(999, "999 bytes"), (1e3, "1 kB"), (16.44e9, "16.4 GB"), (2.9e12, "2.9 TB"), (1e6, "1 MB")],
-)
-def test_amounts(bytes_, text):
-    assert amount(bytes_) == text

@@ -14,6 +14,7 @@ FLOORS = {
     "facts": 1,
     "files": 1,
     "table": 1,
+    "units": 1,
     "watch": 1,
     "data": 2,
     "models": 2,

@@ -1,9 +1,6 @@
 """Notebook 11: what its ranks do. Each function joins the others and returns plain numbers."""
 
-import os
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
@@ -23,6 +20,7 @@ from labkit.distributed.collectives.rank_timing import interleave
 from labkit.distributed.collectives.shared_memory import ThroughMemory
 from labkit.distributed.parallel.data import average_gradients, average_together, data_parallel
 from labkit.facts import threads
+from labkit.measure.quiet_profiler import without_engine_lines
 from labkit.plan.efficiency import StepCost
 from labkit.plan.messages import fit_cost
 from labkit.training import SGD, Recipe, cosine
@@ -171,7 +169,7 @@ def timeline(batch: int = 128, bucket_mib: float = 0.05) -> list[Span]:
         work = Work(way, "convnet", batch, world)
         for _ in range(4):  # the first ones build kernels and sort the buckets
             work.step()
-        with _quiet(), profile(activities=[ProfilerActivity.CPU]) as seen:
+        with without_engine_lines(), profile(activities=[ProfilerActivity.CPU]) as seen:
             dist.barrier()
             work.step()
         return spans((e.name, e.time_range.start, e.time_range.end) for e in seen.events())
@@ -187,20 +185,6 @@ def spans(events: Iterable[tuple[str, float, float]]) -> list[Span]:
         (Span(s.what, 1e-6 * (s.start - origin), 1e-6 * (s.end - origin)) for s in found),
         key=lambda span: span.start,
     )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the profiler's own log, which comes from C++, out of the notebook."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - a device, not a path
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 SMALL, FACTOR, RATE, WARMUP = 32, 16, 0.02, 0.2

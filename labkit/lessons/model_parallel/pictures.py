@@ -6,8 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from labkit import units
 from labkit.plan.pipeline_schedules import Block, idle
-from labkit.plan.splits import GB, RESERVE, Plan, Size, Split, amount, fits, plan
+from labkit.plan.splits import GB, RESERVE, Plan, Size, Split, fits, plan
 from labkit.widgets.style import BACKGROUND, COLORS, GRID, INK, MUTED, figure, label_axes
 
 FILLS = {"F": COLORS[0], "B": COLORS[4]}
@@ -169,7 +170,7 @@ def _bar(axes: Axes, row: int, split: Split, fitting: bool, end: float) -> None:
         left += width
     cut = "▸ " if split.memory / GB > end else ""
     axes.annotate(
-        f"{cut}{amount(split.memory)}{'' if fitting else ': too much'}",
+        f"{cut}{units.size(split.memory)}{'' if fitting else ': too much'}",
         (left, row),
         xytext=(4, 0),
         textcoords="offset points",

@@ -7,13 +7,13 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
+from labkit import units
 from labkit.compare import Verdict
 from labkit.lessons.lesson import Prediction
 from labkit.lessons.prose import Prose
 from labkit.measure import Estimate, paired_ratio
 from labkit.plan.memory import StateBytes, zero_bytes
 from labkit.plan.pipeline_schedules import Block, bubble, idle
-from labkit.plan.splits import amount
 from labkit.table import Table
 
 TOLERANCE = 1e-5
@@ -123,7 +123,9 @@ def bytes_table(
     for name, (stage, results) in named.items():
         predicted, held = zero_bytes(parameters, ranks, stage), results[0][1]
         off = f"{held.total / predicted.total - 1:+.2%}"
-        rows.append((name, *map(amount, held), amount(held.total), amount(predicted.total), off))
+        rows.append(
+            (name, *map(units.size, held), units.size(held.total), units.size(predicted.total), off)
+        )
     headers = ("", *KINDS, "together", "predicted", "off by")
     note = f"Bytes a rank: {parameters:,} parameters on {ranks} ranks, fp32, AdamW."
     return Table(headers, tuple(rows), note)

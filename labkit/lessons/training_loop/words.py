@@ -4,11 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import median
 
+from labkit import units
 from labkit.compare import Race, Verdict
 from labkit.lessons.lesson import Prediction
 from labkit.lessons.prose import Prose
 from labkit.lessons.training_loop.measure import shares
-from labkit.measure import Estimate, Timing, format_seconds, median_interval, paired_ratio
+from labkit.measure import Estimate, Timing, median_interval, paired_ratio
 from labkit.training import Phases
 
 
@@ -87,7 +88,7 @@ def read_batches(taken: Mapping[int, Sequence[Phases]]) -> str:
     if fixed <= 0:
         return f"Images a second: {rates}. Between these two sizes no fixed cost shows."
     return (
-        f"Images a second: {rates}. That fits a fixed cost of {format_seconds(fixed)} a step: "
+        f"Images a second: {rates}. That fits a fixed cost of {units.duration(fixed)} a step: "
         f"{fixed / seconds[small]:.0%} of a step of {small} images, "
         f"{fixed / seconds[large]:.0%} of one of {large}."
     )
@@ -96,11 +97,12 @@ def read_batches(taken: Mapping[int, Sequence[Phases]]) -> str:
 def read_modes(times: Mapping[str, Timing], peaks: Mapping[str, int]) -> Prose:
     """Return a table of the gradient modes, the first being the one with gradients recorded."""
     first, *others = times
-    rows = [f"| {first} | {format_seconds(times[first].median)} | 1 | {_mib(peaks[first])} |"]
+    taken = {name: units.duration(timing.median) for name, timing in times.items()}
+    peak = {name: units.size(bytes, binary=True) for name, bytes in peaks.items()}
+    rows = [f"| {first} | {taken[first]} | 1 | {peak[first]} |"]
     verdicts = {name: _verdict(times, name, first, "forward time") for name in others}
     for name, verdict in verdicts.items():
-        time = format_seconds(times[name].median)
-        rows.append(f"| {name} | {time} | {verdict.estimate:.2fx} | {_mib(peaks[name])} |")
+        rows.append(f"| {name} | {taken[name]} | {verdict.estimate:.2fx} | {peak[name]} |")
     smallest = min(peaks[name] for name in others)
     if peaks[first] > 1.05 * smallest:
         memory = (
@@ -160,17 +162,13 @@ def read_save(times: Mapping[str, Timing]) -> Prose:
     every = max(1, math.ceil(100 * save / step))
     young = math.sqrt(2 * save * 24 * 3600)
     return Prose(
-        f"A save takes {format_seconds(save)}, a step {format_seconds(step)}: **one save in "
+        f"A save takes {units.duration(save)}, a step {units.duration(step)}: **one save in "
         f"{every} steps costs at most 1 % of the time.** Young's rule balances that cost against "
         "the work that a failure destroys. The best pause between two saves is √(2 · save · time "
-        f"between failures): with one failure a day, {format_seconds(young)}."
+        f"between failures): with one failure a day, {units.duration(young)}."
     )
 
 
 def _verdict(times: Mapping[str, Timing], candidate: str, baseline: str, on: str) -> Verdict:
     ratio: Estimate = paired_ratio(times[baseline].seconds, times[candidate].seconds)
     return Verdict(candidate, baseline, on, ratio)
-
-
-def _mib(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB"
