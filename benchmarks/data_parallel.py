@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks.rows import Row
 from labkit.distributed import launch
-from labkit.distributed.parallel.data import average_together
+from labkit.distributed.parallel.data import average_coalesced
 from labkit.lessons.data_parallel import measure
 from labkit.lessons.data_parallel.measure import CEILING, MEETING, Way
 from labkit.measure.statistics import median_interval
@@ -34,7 +34,7 @@ def nothing(tensor: Tensor) -> None:
 WAYS: Mapping[str, Way] = {
     **measure.WAYS,
     "the ceiling again": Way(),
-    "packing": Way(after=partial(average_together, all_reduce=nothing)),
+    "packing": Way(after=partial(average_coalesced, all_reduce=nothing)),
 }
 
 

@@ -31,7 +31,7 @@ from torch.nn import functional as F
 
 from labkit import checkpoint, cosine, data, models, seed_everything, threads, train
 from labkit.data.batches import Batches
-from labkit.distributed import init, report
+from labkit.distributed import init, tell
 from labkit.distributed.parallel.data import data_parallel, shard
 
 CHECKPOINT = Path(__file__).parent.parent / "results" / "train_distributed.checkpoint"
@@ -68,7 +68,7 @@ def fit(steps: int = 200, images: int = 10_000, every: int = 20, path: Path = CH
             if training.index % every == 0 or training.index == steps:
                 if world.rank == 0:
                     checkpoint.save(path, training)
-                report(step.index, step.loss, steps=steps)
+                tell(step.index, step.loss, steps=steps)
         # Running statistics of batch norm differ between ranks: those of rank 0 count.
         loss = torch.zeros(1, dtype=torch.float64, device=world.device)
         if world.rank == 0:

@@ -3,7 +3,7 @@
 from labkit.distributed.launcher.failure import RankError as RankError
 from labkit.distributed.launcher.launch import Ranks as Ranks
 from labkit.distributed.launcher.launch import launch as launch
-from labkit.distributed.launcher.world import Report as Report
+from labkit.distributed.launcher.world import RankStep as RankStep
 from labkit.distributed.launcher.world import World as World
 from labkit.distributed.launcher.world import init as init
-from labkit.distributed.launcher.world import report as report
+from labkit.distributed.launcher.world import tell as tell

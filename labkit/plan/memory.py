@@ -27,7 +27,7 @@ class StateBytes(NamedTuple):
 
 
 def zero_bytes(
-    parameters: int, ranks: int, stage: int, each: tuple[int, int, int] = FP32
+    parameters: int, ranks: int, zero: int, each: tuple[int, int, int] = FP32
 ) -> StateBytes:
     """Return the bytes that each rank keeps in training with AdamW.
 
@@ -36,7 +36,7 @@ def zero_bytes(
     Args:
         parameters: numbers in the whole model.
         ranks: that share them.
-        stage: of ZeRO, 0 (plain data parallel) to 3.
+        zero: stage of ZeRO, 0 (plain data parallel) to 3.
         each: bytes a parameter for weight, gradient and optimizer.
 
     Raises:
@@ -46,13 +46,13 @@ def zero_bytes(
     """
     check_positive_int("parameters", parameters)
     check_positive_int("ranks", ranks)
-    check_stage(stage, lowest=0)
+    check_zero(zero, lowest=0)
     shard = -(-parameters // ranks)  # rounded up
-    counts = [shard if stage >= first_stage else parameters for first_stage in (3, 2, 1)]
+    counts = [shard if zero >= first else parameters for first in (3, 2, 1)]
     return StateBytes(*(size * count for size, count in zip(each, counts, strict=True)))
 
 
-def check_stage(stage: int, lowest: int) -> None:
-    """Raise ValueError unless `stage` is one of ZeRO's, from `lowest` to 3."""
-    if isinstance(stage, bool) or stage not in range(lowest, 4):
-        raise ValueError(f"stage must be {lowest} to 3, got {stage!r}")
+def check_zero(zero: int, lowest: int) -> None:
+    """Raise ValueError unless `zero` is a stage of ZeRO, from `lowest` to 3."""
+    if isinstance(zero, bool) or zero not in range(lowest, 4):
+        raise ValueError(f"zero must be a stage of ZeRO, {lowest} to 3, got {zero!r}")

@@ -80,7 +80,7 @@ def order(kind: Kind, stages: int, microbatches: int, rank: int) -> list[tuple[s
     return todo
 
 
-def schedule(
+def pipeline_schedule(
     kind: Kind, stages: int, microbatches: int, *, forward: float = 1.0, backward: float = 2.0
 ) -> list[Block]:
     """Return the blocks of all ranks, in order of start, if messages took no time.

@@ -37,7 +37,7 @@ SUMS = 4  # all-reduces in a block: two forward, two backward
 
 
 @dataclass(frozen=True)
-class Size:
+class TransformerSize:
     """Shape of a transformer, with an MLP four times as wide and a head of its own weights.
 
     Raises:
@@ -85,24 +85,24 @@ class Split:
         size: of the model.
         batch: sequences a step, over all devices.
         data, tensor, pipeline: ranks in each direction.
-        stage: of ZeRO over the data direction.
+        zero: stage of ZeRO over the data direction, 0 to 3.
         precision: "fp32" or "bf16".
         microbatches: of the pipeline, in one step.
     """
 
-    size: Size
+    size: TransformerSize
     batch: int
     data: int = 1
     tensor: int = 1
     pipeline: int = 1
-    stage: int = 0
+    zero: int = 0
     precision: str = "fp32"
     microbatches: int = 1
 
     @property
     def name(self) -> str:
         """What it is called, such as "ZeRO-1 of 4 x tensor 2"."""
-        parts = [f"ZeRO-{self.stage} of {self.data}" if self.stage else f"data {self.data}"]
+        parts = [f"ZeRO-{self.zero} of {self.data}" if self.zero else f"data {self.data}"]
         parts = parts if self.data > 1 else []
         ways = {"tensor": self.tensor, "pipeline": self.pipeline}
         parts += [f"{kind} {ranks}" for kind, ranks in ways.items() if ranks > 1]
@@ -133,7 +133,7 @@ class Split:
         """Bytes that an inner rank sends in a step; sums travel as ring all-reduces."""
         number = NUMBER[self.precision]
         hidden = number * self._tokens * self.size.width
-        rounds = 0 if self.data == 1 else 3 if self.stage == 3 else 2
+        rounds = 0 if self.data == 1 else 3 if self.zero == 3 else 2
         gradients = rounds * (self.data - 1) / self.data * number * self.parameters
         sums = SUMS * self._layers * 2 * (self.tensor - 1) / self.tensor * hidden
         return round(gradients + sums + (2 * hidden if self.pipeline > 1 else 0))
@@ -150,7 +150,7 @@ class Split:
         for kind, each, first, held in zip(
             kinds, EACH[self.precision], (3, 2, 1), self.states, strict=True
         ):
-            shared = f" / {self.data}" if self.stage >= first else ""
+            shared = f" / {self.data}" if self.zero >= first else ""
             lines.append(f"{kind}: {each} bytes x {self.parameters:,}{shared} = {units.size(held)}")
         lines.append(f"Activations of {self._tokens:,} tokens: {units.size(self.activations)}")
         verdict = "fits" if fits(self, memory) else "does not fit"
@@ -181,7 +181,7 @@ class Split:
         return blocks + embedding + (self.size.head if stage == self.pipeline - 1 else 0)
 
     def _states(self, stage: int) -> StateBytes:
-        return zero_bytes(self._parameters(stage), self.data, self.stage, EACH[self.precision])
+        return zero_bytes(self._parameters(stage), self.data, self.zero, EACH[self.precision])
 
     def _activations(self, stage: int) -> int:
         alive = in_flight("1F1B", self.pipeline, self.microbatches, stage)
@@ -194,7 +194,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Plan:
-    """Splits, simplest first, and the first of them that fits. Made by `plan`.
+    """Splits, simplest first, and the first of them that fits. Made by `choose_split`.
 
     Attributes:
         splits: what is possible with this many devices; the last is one device alone.
@@ -223,7 +223,9 @@ class Plan:
         return Table((*headers, "fits", "sent a step", "waits"), rows, note)
 
 
-def plan(size: Size, *, devices: int, memory: float, batch: int, precision: str = "fp32") -> Plan:
+def choose_split(
+    size: TransformerSize, *, devices: int, memory: float, batch: int, precision: str = "fp32"
+) -> Plan:
     """Return the ways to train a transformer on some devices, and the simplest that fits.
 
     Args:
@@ -243,13 +245,13 @@ def plan(size: Size, *, devices: int, memory: float, batch: int, precision: str 
     if precision not in EACH:
         raise ValueError(f"precision must be one of {', '.join(EACH)}, got {precision!r}")
 
-    def ways(data: int, tensor: int, pipeline: int, stage: int = 0) -> list[Split]:
+    def ways(data: int, tensor: int, pipeline: int, zero: int = 0) -> list[Split]:
         if data > batch or pipeline > size.depth or tensor > WIDEST_TENSOR or size.heads % tensor:
             return []
         micro = min(4 * pipeline, -(-batch // data)) if pipeline > 1 else 1
-        return [Split(size, batch, data, tensor, pipeline, stage, precision, micro)]
+        return [Split(size, batch, data, tensor, pipeline, zero, precision, micro)]
 
-    splits = [split for stage in range(4) for split in ways(devices, 1, 1, stage)]
+    splits = [split for zero in range(4) for split in ways(devices, 1, 1, zero)]
     splits += ways(1, devices, 1) + ways(1, 1, devices)
     mixed = [
         split

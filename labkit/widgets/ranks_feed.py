@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from labkit.compare.record import WARMUP_ROUNDS
-from labkit.distributed import Ranks, Report
+from labkit.distributed import Ranks, RankStep
 from labkit.table import Table
 from labkit.watch import Panel, Point, Status, feed
 from labkit.widgets.smooth import Smooth
@@ -97,7 +97,7 @@ class _Lane:
         self._block: list[tuple[float, float]] = []
         self._new: list[Point] = []
 
-    def take(self, report: Report) -> None:
+    def take(self, report: RankStep) -> None:
         """Add a report, which may stand for several steps."""
         passed = max(1, report.step + 1 - self.step)
         self.step, self.steps = report.step + 1, report.steps or self.steps

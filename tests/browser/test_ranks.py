@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(150)
 
 SETUP = """
 import time, torch, torch.distributed as dist
-from labkit.distributed import Ranks, init, launch, report
+from labkit.distributed import Ranks, init, launch, tell
 from labkit.widgets import live
 
 def train(steps, fail_at=-1):
@@ -29,7 +29,7 @@ def train(steps, fail_at=-1):
             if step == fail_at and world.rank == 1:
                 raise ValueError("the loss is not a number")
             loss = 2 / (1 + 0.02 * step) + 0.05 * world.rank
-            report(step, loss, steps=steps, bytes_sent=100_000, waiting=waiting)
+            tell(step, loss, steps=steps, bytes_sent=100_000, waiting=waiting)
 """
 CELLS = {
     "setup": SETUP,

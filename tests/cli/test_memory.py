@@ -55,13 +55,13 @@ def test_pages_that_two_processes_share_count_once(tmp_path):
 def test_ranks_and_their_server_are_counted_and_end_with_their_launcher(tmp_path):
     source = (
         "import pathlib, sys, time\n"
-        "from labkit.distributed import Ranks, report\n"
+        "from labkit.distributed import Ranks, tell\n"
         "def fill(go):\n"
-        "    report(0, 0.0)\n"
+        "    tell(0, 0.0)\n"
         "    while not pathlib.Path(go).exists():\n"
         "        time.sleep(0.05)\n"
         "    kept = b'x' * 200 * 2**20\n"
-        "    report(1, 0.0)\n"
+        "    tell(1, 0.0)\n"
         "    time.sleep(600)\n"
         f"for report in Ranks(fill, 2, go={str(tmp_path / 'go')!r}):\n"
         "    print(flush=True)\n"

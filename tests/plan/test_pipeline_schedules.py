@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from labkit.plan.pipeline_schedules import bubble, idle, in_flight, order, schedule
+from labkit.plan.pipeline_schedules import bubble, idle, in_flight, order, pipeline_schedule
 
 SIZES = [(p, m) for p in (1, 2, 3, 4, 8) for m in (1, 2, 3, 4, 7, 16)]
 
@@ -15,7 +15,7 @@ SIZES = [(p, m) for p in (1, 2, 3, 4, 8) for m in (1, 2, 3, 4, 7, 16)]
 @pytest.mark.parametrize(("stages", "microbatches"), SIZES)
 def test_the_simulation_idles_as_the_formula_says(kind, stages, microbatches):
     for backward in (1, 2, 3.5):
-        blocks = schedule(kind, stages, microbatches, backward=backward)
+        blocks = pipeline_schedule(kind, stages, microbatches, backward=backward)
         assert idle(blocks) == pytest.approx(bubble(stages, microbatches))
         assert max(b.end for b in blocks) == pytest.approx(
             (stages + microbatches - 1) * (1 + backward)
@@ -25,7 +25,7 @@ def test_the_simulation_idles_as_the_formula_says(kind, stages, microbatches):
 @pytest.mark.parametrize("kind", ["GPipe", "1F1B"])
 @pytest.mark.parametrize(("stages", "microbatches"), SIZES)
 def test_the_simulation_could_be_run(kind, stages, microbatches):
-    blocks = schedule(kind, stages, microbatches)
+    blocks = pipeline_schedule(kind, stages, microbatches)
     ends = {(b.rank, b.kind, b.microbatch): b.end for b in blocks}
     assert len(ends) == len(blocks) == 2 * stages * microbatches
     assert blocks == sorted(blocks, key=lambda block: block.start)
@@ -73,9 +73,15 @@ def test_numbers_of_the_papers():
         (lambda: in_flight("gpipe", 1, 1, 0), 'kind must be "GPipe" or "1F1B", got \'gpipe\''),
         (lambda: in_flight("GPipe", 2, 1, 2), "rank must be from 0 to 1, got 2"),
         (lambda: order("1F1B", 2, 1, -1), "rank must be from 0 to 1, got -1"),
-        (lambda: schedule("GPipe", 2, 0), "microbatches must be"),
-        (lambda: schedule("GPipe", 2, 2, forward=0), "forward must be a positive time, got 0"),
-        (lambda: schedule("GPipe", 2, 2, backward="2"), "backward must be a positive time"),
+        (lambda: pipeline_schedule("GPipe", 2, 0), "microbatches must be"),
+        (
+            lambda: pipeline_schedule("GPipe", 2, 2, forward=0),
+            "forward must be a positive",
+        ),
+        (
+            lambda: pipeline_schedule("GPipe", 2, 2, backward="2"),
+            "backward must be a positive",
+        ),
         (lambda: idle([]), "blocks must hold at least one"),
     ],
 )

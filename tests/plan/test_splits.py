@@ -10,12 +10,12 @@ import torch.distributed as dist
 
 from labkit import measure
 from labkit.distributed import init, launch
-from labkit.distributed.parallel.stages import stage
+from labkit.distributed.parallel.stages import pipeline_stage
 from labkit.distributed.parallel.tensor import split_blocks
 from labkit.models.transformer import next_token_loss, transformer
-from labkit.plan.splits import GB, Size, Split, fits, plan
+from labkit.plan.splits import GB, Split, TransformerSize, choose_split, fits
 
-SIZES = [Size(), Size(64, 2, 4, 100, 32), Size(96, 6, 3, 1500, 48)]
+SIZES = [TransformerSize(), TransformerSize(64, 2, 4, 100, 32), TransformerSize(96, 6, 3, 1500, 48)]
 
 
 def model_of(size):
@@ -75,7 +75,7 @@ def test_tensor_parallel_holds_and_sends_what_was_predicted(ranks):
 def test_stages_of_a_pipeline_hold_what_was_predicted(size, stages):
     model, batch = model_of(size), text_of(size, 8)
     predicted = Split(size, 8, pipeline=stages, microbatches=4 if stages > 1 else 1)
-    cuts = [stage(model, rank, stages) for rank in range(stages)]
+    cuts = [pipeline_stage(model, rank, stages) for rank in range(stages)]
     if stages > 1:
         cuts = [c for c in cuts if count(c) == predicted.parameters] or cuts
     assert predicted.parameters in [count(c) for c in cuts]
@@ -89,7 +89,7 @@ def test_states_follow_zero():
     size = SIZES[0]
     whole = Split(size, 8, data=4)
     for level in (1, 2, 3):
-        sharded = replace(whole, stage=level)
+        sharded = replace(whole, zero=level)
         assert sharded.states.total < whole.states.total
         assert sharded.activations == whole.activations
         whole = sharded
@@ -99,7 +99,7 @@ def test_states_follow_zero():
 
 
 def test_a_stage_keeps_as_many_microbatches_as_stages_follow():
-    size = Size(64, 8, 4, 50, 32)
+    size = TransformerSize(64, 8, 4, 50, 32)
     one, deep = Split(size, 16), Split(size, 16, pipeline=4, microbatches=16)
     # Four of sixteen microbatches, a quarter of the blocks.
     blocks = one.activations - 4 * 16 * 32 * (2 * 64 + 50)
@@ -109,14 +109,14 @@ def test_a_stage_keeps_as_many_microbatches_as_stages_follow():
 
 def test_traffic_of_data_parallel():
     size = SIZES[0]
-    bytes_ = [Split(size, 8, data=4, stage=level).sent for level in range(4)]
+    bytes_ = [Split(size, 8, data=4, zero=level).sent for level in range(4)]
     assert bytes_[:3] == [round(2 * 3 / 4 * 4 * size.parameters)] * 3
     assert bytes_[3] == round(3 * 3 / 4 * 4 * size.parameters)
     assert Split(size, 8).sent == 0
 
 
 def test_one_rank_s_bytes_add_up_in_the_lines():
-    split = Split(SIZES[0], 8, data=4, stage=2)
+    split = Split(SIZES[0], 8, data=4, zero=2)
     assert split.memory == sum(split.states) + split.activations
     lines = split.lines(1.0)
     assert lines[0] == "ZeRO-2 of 4: the fullest rank works on 1,850,112 parameters"
@@ -131,14 +131,15 @@ def test_one_rank_s_bytes_add_up_in_the_lines():
 
 
 def choice(memory, devices=8, batch=64, size=None):
-    chosen = plan(size or SIZES[0], devices=devices, memory=memory, batch=batch).chosen
+    chosen = choose_split(size or SIZES[0], devices=devices, memory=memory, batch=batch).chosen
     return chosen.name if chosen else None
 
 
 def test_the_simplest_that_fits_is_chosen():
     """Little text, many weights: the states decide."""
-    size, batch = Size(1024, 8, 8, 1000, 8), 8
-    needs = {s.name: s.memory / GB / 0.9 for s in plan(size, devices=8, memory=1, batch=8).splits}
+    size, batch = TransformerSize(1024, 8, 8, 1000, 8), 8
+    splits = choose_split(size, devices=8, memory=1, batch=8).splits
+    needs = {s.name: s.memory / GB / 0.9 for s in splits}
     names = ["data 8", "ZeRO-1 of 8", "ZeRO-2 of 8", "ZeRO-3 of 8"]
     for name in names:
         assert choice(needs[name] * 1.001, 8, batch, size) == name
@@ -153,35 +154,35 @@ def test_a_tenth_of_the_memory_is_kept_free():
 
 
 def test_fewer_sequences_than_devices_need_another_way():
-    names = [s.name for s in plan(SIZES[0], devices=4, memory=1, batch=1).splits]
+    names = [s.name for s in choose_split(SIZES[0], devices=4, memory=1, batch=1).splits]
     assert names == ["tensor 4", "pipeline 4", "tensor 2 x pipeline 2", "one device"]
 
 
 def test_what_cannot_be_is_not_offered():
-    size = Size(96, 6, 3, 100, 16)  # three heads, six blocks
-    names = [s.name for s in plan(size, devices=8, memory=1, batch=64).splits]
+    size = TransformerSize(96, 6, 3, 100, 16)  # three heads, six blocks
+    names = [s.name for s in choose_split(size, devices=8, memory=1, batch=64).splits]
     assert not any("tensor" in name or "pipeline 8" in name for name in names)
-    wide = Size(1024, 64, 64, 100, 16)
-    names = [s.name for s in plan(wide, devices=16, memory=1, batch=64).splits]
+    wide = TransformerSize(1024, 64, 64, 100, 16)
+    names = [s.name for s in choose_split(wide, devices=16, memory=1, batch=64).splits]
     assert "tensor 16" not in names and "pipeline 16" in names
 
 
 def test_every_combination_uses_all_devices_and_the_chosen_one_fits():
-    size = Size(4096, 32, 32, 50_000, 2048)
+    size = TransformerSize(4096, 32, 32, 50_000, 2048)
     for devices in (2, 8, 64, 96):
         for memory in (4.0, 16.0, 80.0, 640.0):
-            made = plan(size, devices=devices, memory=memory, batch=64, precision="bf16")
+            made = choose_split(size, devices=devices, memory=memory, batch=64, precision="bf16")
             for split in made.splits[:-1]:
                 assert split.data * split.tensor * split.pipeline == devices
             assert made.chosen == next((s for s in made.splits if fits(s, memory)), None)
 
 
 def test_the_table_says_which_one_and_why():
-    table = str(plan(SIZES[0], devices=4, memory=0.25, batch=32).table())
+    table = str(choose_split(SIZES[0], devices=4, memory=0.25, batch=32).table())
     assert "data 4 ← this one" in table
     assert "A device has 0.25 GB; 10% of it is kept free." in table
     assert table.count("←") == 1
-    assert "←" not in str(plan(SIZES[0], devices=4, memory=1e-4, batch=32).table())
+    assert "←" not in str(choose_split(SIZES[0], devices=4, memory=1e-4, batch=32).table())
 
 
 @pytest.mark.parametrize(
@@ -195,10 +196,10 @@ def test_the_table_says_which_one_and_why():
 )
 def test_refusals(change, word):
     with pytest.raises(ValueError, match=word):
-        plan(SIZES[0], **({"devices": 2, "memory": 1.0, "batch": 8} | change))
+        choose_split(SIZES[0], **({"devices": 2, "memory": 1.0, "batch": 8} | change))
 
 
 @pytest.mark.parametrize("change", [{"width": 0}, {"depth": -1}, {"heads": 3}])
 def test_shapes_that_cannot_be(change):
     with pytest.raises(ValueError, match="heads" if "heads" in change else next(iter(change))):
-        Size(**change)
+        TransformerSize(**change)

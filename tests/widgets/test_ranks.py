@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from labkit.compare.record import WARMUP_ROUNDS
-from labkit.distributed import RankError, Ranks, Report, report
+from labkit.distributed import RankError, Ranks, RankStep, tell
 from labkit.watch import History, ProcessFeed
 from labkit.widgets import LiveRun, Point, feed, live
 from labkit.widgets.ranks_feed import FEWEST, MOST, POINTS, RanksFeed
@@ -24,26 +24,26 @@ pytestmark = pytest.mark.timeout(60)
 class MadeUp:
     """Ranks that report what a test has written down, one list a look."""
 
-    def __init__(self, nprocs: int, *looks: list[Report]) -> None:
+    def __init__(self, nprocs: int, *looks: list[RankStep]) -> None:
         self.nprocs, self._looks = nprocs, list(looks)
 
     @property
     def running(self) -> bool:
         return bool(self._looks)
 
-    def poll(self, seconds: float) -> list[Report]:
+    def poll(self, seconds: float) -> list[RankStep]:
         return self._looks.pop(0)
 
     def hold(self) -> None: ...
     def go_on(self) -> None: ...
 
 
-def told(rank: int, step: int, steps: int | None = None, **other: Any) -> Report:
+def told(rank: int, step: int, steps: int | None = None, **other: Any) -> RankStep:
     values = {"loss": 1.0, "bytes_sent": 0, "waiting": 0.001, "seconds": 0.004, **other}
-    return Report(rank, step, steps=steps, **values)
+    return RankStep(rank, step, steps=steps, **values)
 
 
-def shown(nprocs: int, *looks: list[Report]) -> tuple[RanksFeed, list[Point]]:
+def shown(nprocs: int, *looks: list[RankStep]) -> tuple[RanksFeed, list[Point]]:
     source = RanksFeed(MadeUp(nprocs, *looks))  # type: ignore[arg-type]
     while source.advance():
         pass
@@ -166,7 +166,7 @@ def start(**arguments: Any) -> tuple[LiveRun, Ranks]:
             if step == fail_at and os.environ["RANK"] == "1":
                 raise ValueError("no such thing")
             time.sleep(0.002)
-            report(step, os.getpid(), bytes_sent=1000)
+            tell(step, os.getpid(), bytes_sent=1000)
         return steps
 
     ranks = Ranks(train, 2, deadline=50, **arguments)

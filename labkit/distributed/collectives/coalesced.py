@@ -15,7 +15,7 @@ AllReduce = Callable[[Tensor], object]
 
 
 @torch.no_grad()
-def average(
+def coalesced_mean(
     tensors: Sequence[Tensor],
     share: float | None = None,
     *,
@@ -27,7 +27,7 @@ def average(
         tensors: floating point, on one device; all ranks have as many, of the same shapes.
         share: this rank's weight in the mean; the weights of all ranks add up to 1. None: all
             ranks weigh the same.
-        all_reduce: sums over ranks in place; a `Meter`'s counts as well.
+        all_reduce: sums over ranks in place; a `NetworkMeter`'s counts as well.
     """
     share = 1 / dist.get_world_size() if share is None else share
     for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):  # in one order on all ranks

@@ -27,7 +27,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from labkit.checks import check_positive_int
-from labkit.distributed.collectives.coalesced import AllReduce, average
+from labkit.distributed.collectives.coalesced import AllReduce, coalesced_mean
 
 Means = Callable[[list[Tensor]], list[Tensor]]
 """Returns the means over all ranks of a list of tensors."""
@@ -87,7 +87,7 @@ class PowerSGD:
     Args:
         rank: of the matrices.
         error_feedback: add what was left out to the next gradient.
-        all_reduce: sums over ranks in place; a `Meter`'s counts as well.
+        all_reduce: sums over ranks in place; a `NetworkMeter`'s counts as well.
 
     Attributes:
         left_out: {parameter: what this rank still has to send}.
@@ -154,5 +154,5 @@ class PowerSGD:
 
     def _means(self, tensors: list[Tensor]) -> list[Tensor]:
         """Return tensors that have become their means over the ranks."""
-        average(tensors, all_reduce=self.all_reduce)
+        coalesced_mean(tensors, all_reduce=self.all_reduce)
         return tensors

@@ -5,11 +5,11 @@ each send 2 (n - 1) / n times the tensor. Waiting is what cannot be computed: th
 rank has nothing to do but to wait for the network or for a slower rank. DistributedDataParallel
 starts to send while backward still runs, so only what goes on after the last gradient counts.
 
-    meter = Meter()
-    ddp.register_comm_hook(meter, Meter.hook)
+    meter = NetworkMeter()
+    ddp.register_comm_hook(meter, NetworkMeter.hook)
     …
     bytes_sent, waiting = meter.take()
-    report(step.index, step.loss, bytes_sent=bytes_sent, waiting=waiting)
+    tell(step.index, step.loss, bytes_sent=bytes_sent, waiting=waiting)
 
 On CUDA devices the host does not wait for the network, the device does: look at a profile instead.
 """
@@ -23,7 +23,7 @@ from torch import Tensor
 from labkit.plan.messages import ring_bytes
 
 
-class Meter:
+class NetworkMeter:
     """Averages gradients over all ranks, and keeps count.
 
     Args:

@@ -19,7 +19,7 @@ from labkit.facts import default_device, synchronize
 from labkit.measure import order_of_round
 
 
-def interleave(
+def interleave_ranks(
     arms: Mapping[str, Callable[[], object]], rounds: int, *, warmup: int = 2
 ) -> dict[str, list[float]]:
     """Time functions that all ranks call together, each once a round.

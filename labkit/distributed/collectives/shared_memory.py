@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from labkit.checks import check_positive_int
 from labkit.distributed.collectives.coalesced import AllReduce
-from labkit.distributed.parallel.data import average_together
+from labkit.distributed.parallel.data import average_coalesced
 
 MARK = 16
 """Bytes of chance by which a rank knows the file of this very group."""
@@ -39,7 +39,7 @@ def shared_memory(elements: int, dtype: torch.dtype = torch.float32) -> AllReduc
         dtype: of the tensors.
 
     Returns:
-        A function for `average_together` and the like. It raises ValueError for a tensor that is
+        A function for `average_coalesced` and the like. It raises ValueError for a tensor that is
         too large, of another dtype, or not on the CPU.
 
     Raises:
@@ -67,7 +67,7 @@ def shared_memory(elements: int, dtype: torch.dtype = torch.float32) -> AllReduc
 
 
 class ThroughMemory:
-    """`average_together` for one model, through such memory: call it after backward.
+    """`average_coalesced` for one model, through such memory: call it after backward.
 
     The memory is made at the first call, which all ranks do together.
     """
@@ -79,7 +79,7 @@ class ThroughMemory:
         """Replace the gradients by their means; float32, on the CPU."""
         if self._all_reduce is None:
             self._all_reduce = shared_memory(sum(one.numel() for one in model.parameters()))
-        average_together(model, all_reduce=self._all_reduce)
+        average_coalesced(model, all_reduce=self._all_reduce)
 
 
 def _map(elements: int, dtype: torch.dtype, rank: int) -> Tensor:

@@ -26,7 +26,7 @@ from typing import Any, Self
 from labkit.checks import check_positive_int
 from labkit.distributed.launcher.failure import Failure, RankError, first_cause, hang, how_it_ended
 from labkit.distributed.launcher.process import RankProcess
-from labkit.distributed.launcher.world import Report
+from labkit.distributed.launcher.world import RankStep
 
 GRACE = 0.3
 """Seconds in which other ranks may tell of the same failure, so that its cause can be told."""
@@ -58,7 +58,7 @@ def launch(
 
 
 class Ranks:
-    """Processes under way, and what they report: `for report in Ranks(function): …`.
+    """Processes under way, and what they tell: `for step in Ranks(function): …`.
 
     They start at once. Leaving the `with` block, or `close`, ends them in any case; `live(ranks)`
     shows them. Arguments and errors are those of `launch`.
@@ -106,30 +106,30 @@ class Ranks:
         """Whether a rank still works, or has failed and `poll` has not raised that yet."""
         return bool(self._working) or self._error is not None
 
-    def __iter__(self) -> Iterator[Report]:
+    def __iter__(self) -> Iterator[RankStep]:
         while self.running:
             yield from self.poll(1.0)
 
-    def poll(self, seconds: float) -> list[Report]:
-        """Return what was reported since the last call; wait up to `seconds` if that is nothing.
+    def poll(self, seconds: float) -> list[RankStep]:
+        """Return what was told since the last call; wait up to `seconds` if that is nothing.
 
         Raises:
-            RankError: a rank failed; all have ended by then, and all reports were returned.
+            RankError: a rank failed; all have ended by then, all they told was returned.
         """
-        reports: list[Report] = []
+        told: list[RankStep] = []
         try:
             if self._working:
-                reports = self._look(seconds)
+                told = self._look(seconds)
         except BaseException:
             self.close()
             raise
-        if self._error is not None and not reports:
+        if self._error is not None and not told:
             error, self._error = self._error, None
             raise error
-        return reports
+        return told
 
     def hold(self) -> None:
-        """Hold each rank at its next `report`; the time does not count towards the deadline."""
+        """Hold each rank at its next `tell`; the time does not count towards the deadline."""
         if self._held_since is None:
             self._held_since = monotonic()
             self._tell("hold")
@@ -181,37 +181,37 @@ class Ranks:
         for process in self._processes:
             process.tell(word)
 
-    def _look(self, seconds: float) -> list[Report]:
+    def _look(self, seconds: float) -> list[RankStep]:
         """Take in what there is; end all ranks if all are done, if one failed, or if time is up."""
-        reports = self._receive(seconds)
+        told = self._receive(seconds)
         if self._failures:
             until = monotonic() + GRACE
             while self._working and (left := until - monotonic()) > 0:
-                reports += self._receive(left)
+                told += self._receive(left)
             self._error = first_cause(self._failures, self.nprocs)
         elif self._working and self._held_since is None and monotonic() > self._limit:
             self._error = self._hang()
         if self._error is not None or not self._working:
             self.close()
-        return reports
+        return told
 
-    def _receive(self, seconds: float) -> list[Report]:
+    def _receive(self, seconds: float) -> list[RankStep]:
         """Take in what the ranks have sent; note who is done and who failed."""
         working = [self._processes[rank] for rank in self._working]
         handles = {handle: process for process in working for handle in process.handles}
         ready = connection.wait(list(handles), timeout=seconds)
-        reports: list[Report] = []
+        told: list[RankStep] = []
         for process in {handles[handle]: None for handle in ready}:
             messages, ended = process.messages()
             for message in messages:
-                reports += self._take(process, *message)
+                told += self._take(process, *message)
             if ended and process.rank in self._working:
                 self._fail(process, 0.0, how_it_ended(process.exit_code()), process.stack())
-        return reports
+        return told
 
-    def _take(self, process: RankProcess, kind: str, *content: Any) -> Iterator[Report]:
-        if kind == "report":
-            yield Report(process.rank, *content)
+    def _take(self, process: RankProcess, kind: str, *content: Any) -> Iterator[RankStep]:
+        if kind == "step":
+            yield RankStep(process.rank, *content)
         elif kind == "result":
             self._keep_result(process)
         elif kind == "error":

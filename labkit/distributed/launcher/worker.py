@@ -31,7 +31,7 @@ from labkit.distributed.launcher import world
 class Line:
     """The line to the launcher.
 
-    Messages are ("report", …), ("stdout", text), ("stderr", text), ("result",) and ("error", when,
+    Messages are ("step", …), ("stdout", text), ("stderr", text), ("result",) and ("error", when,
     what, traceback). The launcher answers with "hold" and "go on", and by hanging up.
     """
 
@@ -40,18 +40,18 @@ class Line:
         self._one_at_a_time = threading.Lock()
         self._go = threading.Event()
         self._go.set()
-        self._reported = perf_counter()
+        self._told = perf_counter()
 
     def send(self, *message: Any) -> None:
         """Send a message, from any thread."""
         with self._one_at_a_time:
             self.pipe.send(message)
 
-    def report(self, *values: Any) -> None:
-        """Send a report with the seconds since the last one; stay here while held."""
-        self.send("report", *values, perf_counter() - self._reported)
+    def tell(self, *values: Any) -> None:
+        """Send a step with the seconds since the last one; stay here while held."""
+        self.send("step", *values, perf_counter() - self._told)
         self._go.wait()
-        self._reported = perf_counter()
+        self._told = perf_counter()
 
     def obey(self) -> None:
         """Do what the launcher says, until it is gone.
@@ -101,7 +101,7 @@ def run(
     threads: int,
     folder: str,
 ) -> None:
-    """Be a rank: call the function, and send reports, prints and the result or the error.
+    """Be a rank: call the function, and send steps, prints and the result or the error.
 
     Args:
         pipe: to the launcher.
@@ -120,7 +120,7 @@ def run(
     _tell_the_stack(Path(folder, f"stack-{rank}"))
     sys.stdout = printer = Printer(line, "stdout")
     sys.stderr = warner = Printer(line, "stderr")
-    world.listen(line.report)
+    world.listen(line.tell)
     try:
         _work(work, Path(folder, f"result-{rank}"))
         last: tuple[Any, ...] = ("result",)

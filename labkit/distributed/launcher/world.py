@@ -66,8 +66,8 @@ class World:
     device: torch.device
 
 
-class Report(NamedTuple):
-    """What a rank told of a step; see `report`. `seconds` is since the rank's report before."""
+class RankStep(NamedTuple):
+    """What a rank told of a step; see `tell`. `seconds` is since the rank told of one before."""
 
     rank: int
     step: int
@@ -132,7 +132,7 @@ def _join(backend: str, rank: int, size: int) -> Iterator[None]:
         yield
 
 
-def report(
+def tell(
     step: int,
     loss: float,
     *,
@@ -149,7 +149,7 @@ def report(
         bytes_sent: bytes that this rank sent to others in this step.
         waiting: seconds of this step that it spent waiting for others.
     """
-    _tell(int(step), float(loss), steps, int(bytes_sent), float(waiting))
+    _listener(int(step), float(loss), steps, int(bytes_sent), float(waiting))
 
 
 def _print(step: int, loss: float, steps: int | None, bytes_sent: int, waiting: float) -> None:
@@ -160,15 +160,19 @@ def _print(step: int, loss: float, steps: int | None, bytes_sent: int, waiting: 
     print(line, end="", flush=True)  # in one piece: other ranks write to the same terminal
 
 
-Tell: TypeAlias = Callable[[int, float, int | None, int, float], None]
-_tell: Tell = _print
-"""Where reports go: to the terminal, unless `launch` has set a listener."""
+Listener: TypeAlias = Callable[[int, float, int | None, int, float], None]
+_listener: Listener = _print
+"""Where `tell` goes: to the terminal, unless `launch` has set a listener."""
 
 
-def listen(tell: Tell) -> None:
-    """Send this process's reports to `tell(step, loss, steps, bytes_sent, waiting)` from now on."""
-    global _tell
-    _tell = tell
+def listen(listener: Listener) -> None:
+    """Call `listener(step, loss, steps, bytes_sent, waiting)` for each `tell` from now on.
+
+    A global of the process, because the function that a rank runs is the reader's own: it calls
+    `tell`, and is handed no object that could say where to.
+    """
+    global _listener
+    _listener = listener
 
 
 def _number(name: str, default: int) -> int:

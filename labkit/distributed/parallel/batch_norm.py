@@ -93,7 +93,7 @@ def synchronize_batch_norm(model: nn.Module, all_reduce: AllReduce = dist.all_re
 
     Args:
         model: any; not yet wrapped in DistributedDataParallel.
-        all_reduce: sums over ranks in place; a `Meter`'s counts as well.
+        all_reduce: sums over ranks in place; a `NetworkMeter`'s counts as well.
 
     Raises:
         TypeError: `model` is no module.

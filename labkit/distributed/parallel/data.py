@@ -6,7 +6,7 @@ their *gradients* take the very step that one process would take with the joined
 norms and clipping are not linear in the gradient.)
 
 `average_gradients` is the naive way, to read and to understand: one all-reduce for each parameter
-when backward is over. `average_together` sends all of them as one message. `data_parallel` is
+when backward is over. `average_coalesced` sends all of them as one message. `data_parallel` is
 torch's DistributedDataParallel, which gathers gradients in *buckets* and sends each as soon as it
 is full, while backward computes the rest: use that one.
 
@@ -29,8 +29,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from labkit.checks import check_positive_int
 from labkit.data import EpochBatches
-from labkit.distributed.collectives.coalesced import AllReduce, average
-from labkit.distributed.collectives.network_meter import Meter
+from labkit.distributed.collectives.coalesced import AllReduce, coalesced_mean
+from labkit.distributed.collectives.network_meter import NetworkMeter
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -45,7 +45,7 @@ def average_gradients(
     Args:
         model: the same on all ranks.
         samples: how many this rank's loss was the mean of, if ranks may differ; it may be 0.
-        all_reduce: sums over ranks in place; a `Meter`'s counts as well.
+        all_reduce: sums over ranks in place; a `NetworkMeter`'s counts as well.
     """
     share = _share(model, samples)
     for gradient in _gradients(model):
@@ -53,7 +53,7 @@ def average_gradients(
         all_reduce(gradient)
 
 
-def average_together(
+def average_coalesced(
     model: nn.Module, samples: int | None = None, *, all_reduce: AllReduce = dist.all_reduce
 ) -> None:
     """Do the same with one message: every message costs its latency, however small it is.
@@ -61,7 +61,7 @@ def average_together(
     Args:
         model, samples, all_reduce: as for `average_gradients`.
     """
-    average(_gradients(model), _share(model, samples), all_reduce=all_reduce)
+    coalesced_mean(_gradients(model), _share(model, samples), all_reduce=all_reduce)
 
 
 def _gradients(model: nn.Module) -> list[Tensor]:
@@ -130,7 +130,7 @@ def data_parallel(
     *,
     accumulate: int = 1,
     bucket_mib: float = 25.0,
-    meter: Meter | None = None,
+    meter: NetworkMeter | None = None,
 ) -> Accumulating:
     """Return `model` wrapped so that backward leaves the mean of all ranks' gradients.
 
@@ -160,7 +160,7 @@ def data_parallel(
         **{_SYNC_BUFFERS: False},
     )
     if meter is not None:
-        wrapped.register_comm_hook(meter, Meter.hook)
+        wrapped.register_comm_hook(meter, NetworkMeter.hook)
     return wrapped
 
 

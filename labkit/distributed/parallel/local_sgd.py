@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import nn
 
 from labkit.checks import check_positive_int
-from labkit.distributed.collectives.coalesced import AllReduce, average
+from labkit.distributed.collectives.coalesced import AllReduce, coalesced_mean
 from labkit.training import Step, Training
 
 
@@ -29,10 +29,10 @@ def average_parameters(model: nn.Module, all_reduce: AllReduce = dist.all_reduce
 
     Args:
         model: the same on all ranks, but for the values.
-        all_reduce: sums over ranks in place; a `Meter`'s counts as well.
+        all_reduce: sums over ranks in place; a `NetworkMeter`'s counts as well.
     """
     tensors = (*model.parameters(), *model.buffers())
-    average([t.detach() for t in tensors if t.is_floating_point()], all_reduce=all_reduce)
+    coalesced_mean([t.detach() for t in tensors if t.is_floating_point()], all_reduce=all_reduce)
 
 
 def periodically(

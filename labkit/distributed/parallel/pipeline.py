@@ -59,7 +59,7 @@ class Pipeline:
     """Train a model that lies in stages on all ranks: `loss = pipeline.step(inputs, targets)`.
 
     Args:
-        stage: this rank's part of the model; see `labkit.distributed.parallel.stages.stage`.
+        stage: this rank's part of the model; see `stages.pipeline_stage`.
         loss_function: called as `loss_function(outputs, targets)` on the last rank; a mean.
         microbatches: into how many equal pieces each batch is cut.
         kind: "GPipe" or "1F1B"; see `labkit.plan.pipeline_schedules`.

@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from labkit.plan.memory import StateBytes, check_stage
+from labkit.plan.memory import StateBytes, check_zero
 
 # -- the two collectives ---------------------------------------------------------------------
 
@@ -68,7 +68,7 @@ class Unit:
 
     Args:
         parameters: of the unit, the same on each rank.
-        stage: of ZeRO, 1 to 3.
+        zero: stage of ZeRO, 1 to 3.
         group: the ranks that share it; all, when None.
 
     Attributes:
@@ -78,15 +78,15 @@ class Unit:
     def __init__(
         self,
         parameters: Sequence[nn.Parameter],
-        stage: int,
+        zero: int,
         group: dist.ProcessGroup | None = None,
     ) -> None:
-        self.parameters, self.stage, self.group = list(parameters), stage, group
+        self.parameters, self.zero, self.group = list(parameters), zero, group
         self.ranks, rank = dist.get_world_size(group), dist.get_rank(group)
         self._flat = flatten(self.parameters, self.ranks)
         mine = self._flat.chunk(self.ranks)[rank]
         self._mine = slice(rank * len(mine), (rank + 1) * len(mine))
-        self.shard = nn.Parameter(mine.clone() if stage == 3 else mine)
+        self.shard = nn.Parameter(mine.clone() if zero == 3 else mine)
         self._full_bytes = self._flat.untyped_storage().nbytes()
         for parameter, view in zip(self.parameters, self._views(self._flat), strict=True):
             parameter.data = view
@@ -98,13 +98,13 @@ class Unit:
     def gather(self, *_: Any) -> None:
         """Make the unit's weights whole (stage 3; in the others they are)."""
         storage = self._flat.untyped_storage()
-        if self.stage == 3 and storage.nbytes() == 0:
+        if self.zero == 3 and storage.nbytes() == 0:
             storage.resize_(self._full_bytes)
             all_gather(self._flat, self.shard.data, self.group)
 
     def free(self, *_: Any) -> None:
         """Give back the memory of the whole weights (stage 3). The shard stays."""
-        if self.stage == 3:
+        if self.zero == 3:
             self._flat.untyped_storage().resize_(0)
 
     def reduce(self) -> None:
@@ -114,11 +114,11 @@ class Unit:
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
         flat = flatten(gradients, self.ranks)
         shard = reduce_scatter(flat, self.group)
-        if self.stage == 1:  # the whole gradient stays, and the shard is a part of it
+        if self.zero == 1:  # the whole gradient stays, and the shard is a part of it
             flat[self._mine] = shard
             shard = flat[self._mine]
         for parameter, view in zip(self.parameters, self._views(flat), strict=True):
-            parameter.grad = view if self.stage == 1 else None
+            parameter.grad = view if self.zero == 1 else None
         self.shard.grad = shard
         self.free()
 
@@ -127,7 +127,7 @@ class Unit:
         self.shard.grad = None
         for parameter in self.parameters:
             parameter.grad = None
-        if self.stage < 3:
+        if self.zero < 3:
             all_gather(self._flat, self.shard.data, self.group)
 
     def _gradient_is_ready(self, _: Tensor) -> None:
@@ -146,7 +146,7 @@ class Unit:
 class Sharded:
     """A model with its AdamW, sharded over the ranks. Each rank sees its part of the batch.
 
-        sharded = Sharded(model, stage=3, units=model.blocks, lr=1e-3)
+        sharded = Sharded(model, zero=3, units=model.blocks, lr=1e-3)
         loss(model(inputs), targets).backward()   # the mean of this rank's examples
         sharded.step()
 
@@ -155,13 +155,13 @@ class Sharded:
     Args:
         model: the same on each rank; its parameters become views of flat tensors. Frozen ones are
             left alone.
-        stage: of ZeRO, 1 to 3.
+        zero: stage of ZeRO, 1 to 3.
         units: submodules whose weights come and go together; what is in none is one more unit.
         group: the ranks that share it; all, when None.
         adamw: lr and other arguments of torch.optim.AdamW.
 
     Raises:
-        ValueError: `stage` is not 1, 2 or 3, or a unit's parameter is another's too.
+        ValueError: `zero` is not 1, 2 or 3, or a unit's parameter is another's too.
 
     Attributes:
         optimizer: AdamW over this rank's shards.
@@ -170,12 +170,12 @@ class Sharded:
     def __init__(
         self,
         model: nn.Module,
-        stage: int,
+        zero: int,
         units: Iterable[nn.Module] = (),
         group: dist.ProcessGroup | None = None,
         **adamw: Any,
     ) -> None:
-        check_stage(stage, lowest=1)
+        check_zero(zero, lowest=1)
         self.model, self.units = model, list[Unit]()
         rest = {p: None for p in model.parameters() if p.requires_grad}  # a set with an order
         for module in [*units, model]:
@@ -186,7 +186,7 @@ class Sharded:
                 raise ValueError("units must be parts of the model that share no parameters")
             rest = {p: None for p in rest if p not in set(mine)}
             if mine:
-                self._add(module, Unit(mine, stage, group))
+                self._add(module, Unit(mine, zero, group))
         self.optimizer = torch.optim.AdamW([unit.shard for unit in self.units], **adamw)
 
     def step(self) -> None:
@@ -198,8 +198,8 @@ class Sharded:
         for unit in self.units:
             unit.finish()
 
-    def held(self) -> StateBytes:
-        """Return the bytes that this rank holds now, measured; see `state_bytes`."""
+    def state_bytes(self) -> StateBytes:
+        """Return the bytes that this rank holds now, measured; see the function `state_bytes`."""
         shards = [unit.shard for unit in self.units]
         return state_bytes([*self.model.parameters(), *shards], self.optimizer)
 
@@ -210,7 +210,7 @@ class Sharded:
 
     def _add(self, module: nn.Module, unit: Unit) -> None:
         self.units.append(unit)
-        if unit.stage == 3:
+        if unit.zero == 3:
             module.register_forward_pre_hook(unit.gather)
             module.register_forward_hook(unit.free)
             module.register_full_backward_pre_hook(unit.gather)

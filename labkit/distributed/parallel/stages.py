@@ -2,8 +2,8 @@
 
 A model is a chain of parts, each of which takes what the one before returns. Cuts can only lie
 between parts, so stages are seldom equal; the dearest one sets the pace, and all others wait for it
-with each microbatch. What a part costs can be counted (`costs`); parameters are a bad measure: an
-embedding has many and computes nothing, a convolution has few and computes much.
+with each microbatch. What a part costs can be counted (`forward_costs`); parameters are a bad
+measure: an embedding has many and computes nothing, a convolution has few and computes much.
 
 For models that are no chain, `torch.distributed.pipelining.pipeline` traces the model and cuts its
 graph; it needs a model that `torch.export` understands.
@@ -46,7 +46,7 @@ def parts(model: nn.Module | Iterable[nn.Module]) -> list[nn.Module]:
     )
 
 
-def costs(model: nn.Module | Iterable[nn.Module], inputs: Tensor) -> list[int]:
+def forward_costs(model: nn.Module | Iterable[nn.Module], inputs: Tensor) -> list[int]:
     """Return the floating-point operations of the forward pass of each of `parts(model)`.
 
     Args:
@@ -64,7 +64,7 @@ def costs(model: nn.Module | Iterable[nn.Module], inputs: Tensor) -> list[int]:
     return counts
 
 
-def cut(costs: Sequence[float], stages: int) -> list[range]:
+def balanced_cuts(costs: Sequence[float], stages: int) -> list[range]:
     """Cut a chain of parts so that the dearest stage is as cheap as it can be.
 
     The slowest stage sets the pace: all others wait for it with each microbatch. Where several cuts
@@ -101,7 +101,7 @@ def cut(costs: Sequence[float], stages: int) -> list[range]:
     return [range(start, end) for start, end in zip((0, *ends), ends, strict=False)]
 
 
-def stage(
+def pipeline_stage(
     model: nn.Module | Iterable[nn.Module],
     rank: int,
     size: int,
@@ -110,13 +110,13 @@ def stage(
     """Return the part of `model` that `rank` of `size` computes; the parameters are the model's.
 
     Parameters are named by the place of their part in the whole, whatever the number of stages, so
-    a checkpoint of two stages fits four, or one (`labkit.distributed.parallel.sharded_checkpoint`).
+    a checkpoint of two stages fits four, or one (`sharded_checkpoint`).
 
     Args:
         model: as for `parts`, the same on all ranks.
         rank: of the stage, from 0.
         size: number of stages.
-        costs: of each of `parts(model)`; see the function `costs`. None counts the blocks of a
+        costs: of each of `parts(model)`; see `forward_costs`. None counts the blocks of a
             transformer, or each module as one.
 
     Raises:
@@ -133,7 +133,8 @@ def stage(
     if len(costs) != len(pieces):
         raise ValueError(f"costs must be {len(pieces)}, one a part, got {len(costs)}")
     stages = [
-        nn.Sequential(OrderedDict((str(i), pieces[i]) for i in run)) for run in cut(costs, size)
+        nn.Sequential(OrderedDict((str(i), pieces[i]) for i in run))
+        for run in balanced_cuts(costs, size)
     ]
     owners = [{id(parameter) for parameter in part.parameters()} for part in stages]
     if any(owners[a] & owners[b] for a in range(size) for b in range(a)):

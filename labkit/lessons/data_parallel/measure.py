@@ -15,10 +15,10 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from labkit import models
 from labkit.data import ImageData
 from labkit.distributed import World, init
-from labkit.distributed.collectives.network_meter import Meter
-from labkit.distributed.collectives.rank_timing import interleave
+from labkit.distributed.collectives.network_meter import NetworkMeter
+from labkit.distributed.collectives.rank_timing import interleave_ranks
 from labkit.distributed.collectives.shared_memory import ThroughMemory
-from labkit.distributed.parallel.data import average_gradients, average_together, data_parallel
+from labkit.distributed.parallel.data import average_coalesced, average_gradients, data_parallel
 from labkit.facts import threads
 from labkit.measure.quiet_profiler import without_engine_lines
 from labkit.plan.efficiency import StepCost
@@ -46,12 +46,12 @@ def meet(model: nn.Module) -> None:
 WAYS = {
     CEILING: Way(),
     "naive": Way(after=average_gradients),
-    "one message": Way(after=average_together),
+    "one message": Way(after=average_coalesced),
     "one message, shared memory": Way(after=ThroughMemory()),
     "DDP, as it comes": Way(DistributedDataParallel),
     "DDP, tuned": Way(data_parallel),
     "DDP, small buckets": Way(partial(data_parallel, bucket_mib=0.05)),
-    "DDP, in bf16": Way(lambda model: data_parallel(model, meter=Meter(torch.bfloat16))),
+    "DDP, in bf16": Way(lambda model: data_parallel(model, meter=NetworkMeter(torch.bfloat16))),
     "DDP, contiguous weights": Way(
         lambda model: data_parallel(model.to(memory_format=torch.contiguous_format))
     ),
@@ -108,7 +108,7 @@ def time_ways(
     """
     with init() as world:
         work = {name: Work(way, network, batch, world) for name, way in ways.items()}
-        return interleave({name: one.steps for name, one in work.items()}, rounds)
+        return interleave_ranks({name: one.steps for name, one in work.items()}, rounds)
 
 
 def time_scaling(rounds: int, batch: int = 128) -> dict[str, list[float]]:
@@ -135,7 +135,7 @@ def time_scaling(rounds: int, batch: int = 128) -> dict[str, list[float]]:
             "threads": partial(alone, large, size),
             "processes": together.steps,
         }
-        return interleave(arms, rounds)
+        return interleave_ranks(arms, rounds)
 
 
 def time_costs(rounds: int) -> StepCost:
@@ -146,7 +146,7 @@ def time_costs(rounds: int) -> StepCost:
         sent = {n: torch.zeros(n // 4, device=world.device) for n in (short, long)}
         arms: dict[str, Callable[[], object]] = {f"{n} images": w.step for n, w in work.items()}
         arms |= {f"{n} bytes": partial(dist.all_reduce, tensor) for n, tensor in sent.items()}
-        times = interleave(arms, rounds)
+        times = interleave_ranks(arms, rounds)
         small, large = (median(times[f"{n} images"]) for n in (few, many))
         image = max(1e-9, (large - small) / (many - few))
         message = fit_cost({n: times[f"{n} bytes"] for n in (short, long)})

@@ -18,10 +18,10 @@ from torch.nn import functional as F
 from labkit import models
 from labkit.data import Batches
 from labkit.data.images import ImageData
-from labkit.distributed import World, init, report
+from labkit.distributed import World, init, tell
 from labkit.distributed.collectives.compress import PowerSGD, low_rank_numbers
-from labkit.distributed.collectives.network_meter import Meter
-from labkit.distributed.collectives.rank_timing import interleave
+from labkit.distributed.collectives.network_meter import NetworkMeter
+from labkit.distributed.collectives.rank_timing import interleave_ranks
 from labkit.distributed.parallel.batch_norm import synchronize_batch_norm
 from labkit.distributed.parallel.data import data_parallel
 from labkit.distributed.parallel.local_sgd import periodically
@@ -47,7 +47,7 @@ def messages(sizes: Sequence[int], rounds: int) -> dict[str, dict[int, list[floa
             buckets = torch.split(whole, size // 4)
             for kind, sent in zip(kinds, (buckets[:1], buckets), strict=True):
                 arms[f"{kind} {size}"] = partial(_all_reduce, sent)
-        times = interleave(arms, rounds)
+        times = interleave_ranks(arms, rounds)
     return {kind: {size: times[f"{kind} {size}"] for size in sizes} for kind in kinds}
 
 
@@ -72,15 +72,15 @@ def compression(images: ImageData, rounds: int) -> dict[str, Way]:
     """Compare ways to average the gradients of a step of the conv net, batch 32 a rank."""
     hooks: dict[str, Hook | None] = {
         "fp32": None,
-        "bf16": (Meter(torch.bfloat16), Meter.hook),
-        "fp16": (Meter(torch.float16), Meter.hook),
+        "bf16": (NetworkMeter(torch.bfloat16), NetworkMeter.hook),
+        "fp16": (NetworkMeter(torch.float16), NetworkMeter.hook),
     }
     for rank in (1, 4):  # without feedback, so that the same gradient is sent each time
         hooks[f"PowerSGD {rank}"] = (PowerSGD(rank, error_feedback=False), PowerSGD.hook)
     with init() as world:
         batch = next(iter(_batches(images, world, "shuffled", 32, seed=0)))
         steps = {name: _StepWith(hook, batch, world) for name, hook in hooks.items()}
-        times = interleave(steps, rounds)
+        times = interleave_ranks(steps, rounds)
         exact = steps["fp32"].gradient()
         errors = {
             name: (step.gradient() - exact).norm() / exact.norm() for name, step in steps.items()
@@ -155,7 +155,7 @@ def periods(
     results: dict[str, dict[int, Swept]] = {deal: {} for deal in DEALS}
     with init() as world:
         for deal, period in product(DEALS, every):
-            accuracies, meter = [], Meter()
+            accuracies, meter = [], NetworkMeter()
             for seed in range(seeds):
                 model = _network(world, seed)
                 training = _training(model, _batches(images, world, deal, 32, seed), steps)
@@ -187,7 +187,7 @@ def norms(images: ImageData, batch: int, steps: int, seeds: int) -> dict[str, di
     trained: list[tuple[NormRun, nn.Module]] = []
     with init() as world:
         for deal, seed in product(DEALS, range(seeds)):
-            plain, meter = _network(world, seed), Meter()
+            plain, meter = _network(world, seed), NetworkMeter()
             networks = (plain, synchronize_batch_norm(plain, meter.all_reduce))
             wrapped = [data_parallel(network, meter=meter) for network in networks]
             batches = [_batches(images, world, deal, batch, seed) for _ in NORMS]
@@ -196,7 +196,7 @@ def norms(images: ImageData, batch: int, steps: int, seeds: int) -> dict[str, di
                 history.append(pair)
                 sent, waiting = meter.take()
                 step, loss = next(number), pair[1].loss
-                report(step, loss, steps=total, bytes_sent=sent, waiting=waiting)
+                tell(step, loss, steps=total, bytes_sent=sent, waiting=waiting)
             for run, taken in zip(results[deal].values(), zip(*history, strict=True), strict=True):
                 run.losses.append(fmean(step.loss for step in taken[-20:]))
                 run.seconds.extend(step.seconds for step in taken)

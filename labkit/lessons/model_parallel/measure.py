@@ -11,17 +11,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from labkit.distributed import init, report
-from labkit.distributed.collectives.rank_timing import interleave
-from labkit.distributed.parallel.data import average_together
+from labkit.distributed import init, tell
+from labkit.distributed.collectives.rank_timing import interleave_ranks
+from labkit.distributed.parallel.data import average_coalesced
 from labkit.distributed.parallel.pipeline import Pipeline
 from labkit.distributed.parallel.sharding import Sharded, state_bytes
-from labkit.distributed.parallel.stages import costs, stage
+from labkit.distributed.parallel.stages import forward_costs, pipeline_stage
 from labkit.distributed.parallel.tensor import split, split_blocks
 from labkit.models import Transformer, next_token_loss, transformer
 from labkit.plan.memory import StateBytes
 from labkit.plan.pipeline_schedules import Block, Kind, idle
-from labkit.plan.splits import Size, Split
+from labkit.plan.splits import Split, TransformerSize
 
 # A larger epsilon than AdamW's own: the gradient of a key's bias is nothing but rounding noise
 # around 0 (it shifts all scores of a query alike), and noise / (noise + 1e-8) would be a full step.
@@ -34,7 +34,7 @@ Batch = tuple[Tensor, Tensor]
 Gradients = dict[str, Tensor]
 
 
-def build(size: Size, seed: int = 0) -> Transformer:
+def build(size: TransformerSize, seed: int = 0) -> Transformer:
     """Return the same transformer on each rank."""
     torch.manual_seed(seed)
     return transformer(size.vocabulary, size.width, size.depth, size.heads, size.context)
@@ -45,7 +45,7 @@ def gradients(model: nn.Module) -> Gradients:
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-def alone(size: Size, batch: Batch) -> tuple[float, Gradients]:
+def alone(size: TransformerSize, batch: Batch) -> tuple[float, Gradients]:
     """Return loss and gradients of one process."""
     model = build(size)
     loss = next_token_loss(model(batch[0]), batch[1])
@@ -57,7 +57,7 @@ def alone(size: Size, batch: Batch) -> tuple[float, Gradients]:
 
 
 def timelines(
-    size: Size, batch: Batch, ways: dict[str, tuple[Kind, int]], steps: int = 5
+    size: TransformerSize, batch: Batch, ways: dict[str, tuple[Kind, int]], steps: int = 5
 ) -> dict[str, list[Block]]:
     """Return who computed what when, for {name: (schedule, microbatches)}.
 
@@ -65,7 +65,7 @@ def timelines(
     """
     with init() as world:
         model, seen = build(size), {}
-        mine = stage(model, world.rank, world.size, costs(model, batch[0][:1]))
+        mine = pipeline_stage(model, world.rank, world.size, forward_costs(model, batch[0][:1]))
         for name, (kind, microbatches) in ways.items():
             pipeline, found = Pipeline(mine, next_token_loss, microbatches, kind), []
             for _ in range(2 + steps):
@@ -78,7 +78,7 @@ def timelines(
 # -- tensor ----------------------------------------------------------------------------------
 
 
-def by_dtensor(size: Size, batch: Batch) -> tuple[float, Gradients]:
+def by_dtensor(size: TransformerSize, batch: Batch) -> tuple[float, Gradients]:
     """Return loss and whole gradients of torch's own tensor parallel."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import DTensor
@@ -113,7 +113,7 @@ def layer_times(widths: Sequence[int], rounds: int, tokens: int = 512) -> dict[s
             split(cut, ["0"], ["2"])
             arms[f"whole {width}"] = partial(_there_and_back, whole if world.rank == 0 else None, x)
             arms[f"split {width}"] = partial(_there_and_back, cut, x)
-        return interleave(arms, rounds)
+        return interleave_ranks(arms, rounds)
 
 
 def _mlp(width: int) -> nn.Sequential:
@@ -128,7 +128,9 @@ def _there_and_back(model: nn.Module | None, x: Tensor) -> None:
 # -- shards ----------------------------------------------------------------------------------
 
 
-def zero(size: Size, batches: Sequence[Batch], level: int) -> tuple[list[float], StateBytes]:
+def zero(
+    size: TransformerSize, batches: Sequence[Batch], level: int
+) -> tuple[list[float], StateBytes]:
     """Train with ZeRO by hand; return this rank's losses, and the bytes it held before a step.
 
     Args:
@@ -140,7 +142,7 @@ def zero(size: Size, batches: Sequence[Batch], level: int) -> tuple[list[float],
         model, losses = build(size), []
         if level:
             sharded = Sharded(model, level, model.blocks, **ADAMW)
-            step, held = sharded.step, sharded.held
+            step, held = sharded.step, sharded.state_bytes
         else:
             optimizer = torch.optim.AdamW(model.parameters(), **ADAMW)
             step = partial(_averaged_step, model, optimizer)
@@ -153,12 +155,12 @@ def zero(size: Size, batches: Sequence[Batch], level: int) -> tuple[list[float],
 
 
 def _averaged_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    average_together(model)
+    average_coalesced(model)
     optimizer.step()
     optimizer.zero_grad()
 
 
-def fully_sharded(size: Size, seed: int = 0) -> Any:
+def fully_sharded(size: TransformerSize, seed: int = 0) -> Any:
     """Return a transformer under torch's `fully_shard`, block by block."""
     from torch.distributed.fsdp import fully_shard
 
@@ -169,7 +171,9 @@ def fully_sharded(size: Size, seed: int = 0) -> Any:
     return model
 
 
-def by_fully_shard(size: Size, batches: Sequence[Batch]) -> tuple[list[float], StateBytes]:
+def by_fully_shard(
+    size: TransformerSize, batches: Sequence[Batch]
+) -> tuple[list[float], StateBytes]:
     """Do what `zero` does, with torch's stage 3."""
     with init():
         model, losses = fully_sharded(size), []
@@ -200,7 +204,7 @@ def _my_part(batch: Batch) -> Batch:
 # -- training --------------------------------------------------------------------------------
 
 
-def train(way: str, size: Size, batches: Iterable[Batch], steps: int) -> list[float]:
+def train(way: str, size: TransformerSize, batches: Iterable[Batch], steps: int) -> list[float]:
     """Train one way, reporting each step; return this rank's losses.
 
     The bytes are those of the formula. A rank waits when its thread does not compute: for others,
@@ -213,11 +217,11 @@ def train(way: str, size: Size, batches: Iterable[Batch], steps: int) -> list[fl
             losses.append(step(batch))
             waiting = (perf_counter() - start) - (thread_time() - worked)
             sent = as_split(way, size, len(batch[0]), world.size).sent
-            report(number, losses[-1], bytes_sent=sent, waiting=max(0.0, waiting))
+            tell(number, losses[-1], bytes_sent=sent, waiting=max(0.0, waiting))
     return losses
 
 
-def as_split(way: str, size: Size, batch: int, ranks: int) -> Split:
+def as_split(way: str, size: TransformerSize, batch: int, ranks: int) -> Split:
     """Return one of WAYS as the planner knows it."""
     return {
         "one process": Split(size, batch),
@@ -228,7 +232,7 @@ def as_split(way: str, size: Size, batch: int, ranks: int) -> Split:
 
 
 def race(
-    ways: Sequence[str], size: Size, batches: Iterable[Batch], rounds: int
+    ways: Sequence[str], size: TransformerSize, batches: Iterable[Batch], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """Train several ways at once, each its own copy on the same batches, step by step in turn.
 
@@ -242,10 +246,10 @@ def race(
             losses[way].append(step(kept[len(losses[way])]))
 
         arms = {way: partial(one, way, step_of(way, size)) for way in ways}
-        return interleave(arms, rounds, warmup=2), losses
+        return interleave_ranks(arms, rounds, warmup=2), losses
 
 
-def step_of(way: str, size: Size) -> Callable[[Batch], float]:
+def step_of(way: str, size: TransformerSize) -> Callable[[Batch], float]:
     """Return a function that makes one step of SGD on a batch, which all ranks give whole.
 
     It returns the loss: of the whole batch, or of this rank's part for "data", or NaN for the ranks
@@ -259,14 +263,14 @@ def step_of(way: str, size: Size) -> Callable[[Batch], float]:
         return lambda _: nan
     if way == "pipeline":
         example = torch.zeros(1, size.context, dtype=torch.int64)
-        mine = stage(model, rank, dist.get_world_size(), costs(model, example))
+        mine = pipeline_stage(model, rank, dist.get_world_size(), forward_costs(model, example))
         pipeline = Pipeline(mine, next_token_loss, MICROBATCHES)
         return _step(mine, lambda batch: pipeline.step(*batch))
     if way == "data":
         return _step(
             model,
             lambda batch: _backward(model, _my_part(batch)),
-            lambda: average_together(model),
+            lambda: average_coalesced(model),
         )
     if way == "tensor":
         split_blocks(model)

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from labkit import units
 from labkit.plan.pipeline_schedules import Block, idle
-from labkit.plan.splits import GB, RESERVE, Plan, Size, Split, fits, plan
+from labkit.plan.splits import GB, RESERVE, Plan, Split, TransformerSize, choose_split, fits
 from labkit.widgets.style import BACKGROUND, COLORS, GRID, INK, MUTED, figure, label_axes
 
 FILLS = {"F": COLORS[0], "B": COLORS[4]}
@@ -99,12 +99,12 @@ def _key(axes: Axes) -> None:
 
 PARTS = ("weights", "gradients", "optimizer", "activations")
 SIZES = {
-    "this notebook's": Size(64, 4, 4, 4096, 32),
-    "768 wide, 12 deep": Size(768, 12, 12, 50_000, 1024),
-    "2,048 wide, 24 deep": Size(2048, 24, 16, 50_000, 2048),
-    "4,096 wide, 32 deep": Size(4096, 32, 32, 50_000, 2048),
-    "8,192 wide, 80 deep": Size(8192, 80, 64, 50_000, 4096),
-    "12,288 wide, 96 deep": Size(12_288, 96, 96, 50_000, 2048),
+    "this notebook's": TransformerSize(64, 4, 4, 4096, 32),
+    "768 wide, 12 deep": TransformerSize(768, 12, 12, 50_000, 1024),
+    "2,048 wide, 24 deep": TransformerSize(2048, 24, 16, 50_000, 2048),
+    "4,096 wide, 32 deep": TransformerSize(4096, 32, 32, 50_000, 2048),
+    "8,192 wide, 80 deep": TransformerSize(8192, 80, 64, 50_000, 4096),
+    "12,288 wide, 96 deep": TransformerSize(12_288, 96, 96, 50_000, 2048),
 }
 WIDEST = 2.6  # bars end at this many times the limit
 
@@ -126,7 +126,7 @@ def picker(
         precision: "fp32" or "bf16".
     """
     size = SIZES[model]
-    made = plan(size, devices=devices, memory=memory, batch=batch, precision=precision)
+    made = choose_split(size, devices=devices, memory=memory, batch=batch, precision=precision)
     shown = made.chosen or min(made.splits, key=lambda split: split.memory)
     said = "" if made.chosen else "Nothing fits. The nearest is "
     return memory_bars(made), said + ". ".join(shown.lines(memory)) + "."

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 
 from labkit.distributed import init, launch
-from labkit.distributed.collectives.coalesced import average
+from labkit.distributed.collectives.coalesced import coalesced_mean
 
 KINDS = [
     (torch.float32, (3, 2)),
@@ -30,7 +30,7 @@ def averaged(share: list[float] | None) -> tuple[list[torch.Tensor], int]:
         tensors.append(
             torch.full((2, 3, 4, 4), world.rank + 1.0).to(memory_format=torch.channels_last)
         )
-        average(tensors, None if share is None else share[world.rank], all_reduce=counted)
+        coalesced_mean(tensors, None if share is None else share[world.rank], all_reduce=counted)
     return tensors, len(messages)
 
 

@@ -12,8 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from labkit import models
 from labkit.distributed import init, launch
-from labkit.distributed.collectives.network_meter import Meter
-from labkit.distributed.collectives.rank_timing import interleave
+from labkit.distributed.collectives.network_meter import NetworkMeter
+from labkit.distributed.collectives.rank_timing import interleave_ranks
 
 
 def gradients_of(rank, hook, cap, meter=None):
@@ -21,7 +21,7 @@ def gradients_of(rank, hook, cap, meter=None):
     torch.manual_seed(0)
     ddp = DistributedDataParallel(models.mlp(), bucket_cap_mb=cap)
     if hook:
-        ddp.register_comm_hook(meter, Meter.hook)
+        ddp.register_comm_hook(meter, NetworkMeter.hook)
     generator = torch.Generator().manual_seed(rank)
     for _ in range(3):  # DDP sorts its buckets after the first
         ddp.zero_grad()
@@ -31,7 +31,7 @@ def gradients_of(rank, hook, cap, meter=None):
 
 def metered(travel_as=None, cap=25):
     with init() as world:
-        meter = Meter(travel_as)
+        meter = NetworkMeter(travel_as)
         return (
             gradients_of(world.rank, True, cap, meter),
             gradients_of(world.rank, False, cap),
@@ -77,7 +77,7 @@ class SlowBackward(torch.autograd.Function):
 def waiting_for_rank_1(delay):
     """Rank 1 comes late to its only all-reduce, or late out of the backward pass."""
     with init() as world:
-        meter = Meter()
+        meter = NetworkMeter()
         late = delay * world.rank
         sleep(late)
         tensor = torch.full((5,), float(world.rank + 1))
@@ -86,7 +86,7 @@ def waiting_for_rank_1(delay):
 
         layer = nn.Linear(4, 4)
         ddp = DistributedDataParallel(layer)
-        ddp.register_comm_hook(meter, Meter.hook)
+        ddp.register_comm_hook(meter, NetworkMeter.hook)
         start = perf_counter()
         SlowBackward.apply(ddp(torch.ones(1, 4)), late).sum().backward()
         return tensor.tolist(), plain, meter.take(), perf_counter() - start
@@ -119,8 +119,8 @@ def overlapped():
     """Rank 0's first bucket travels late, because rank 1 starts late; both end together."""
     with init() as world:
         ddp = DistributedDataParallel(TwoLayers(0.8 - 0.5 * world.rank), bucket_cap_mb=1e-4)
-        meter = Meter()
-        ddp.register_comm_hook(meter, Meter.hook)
+        meter = NetworkMeter()
+        ddp.register_comm_hook(meter, NetworkMeter.hook)
         for _ in range(2):
             meter.take()
             outputs = ddp(torch.ones(1, 8)).sum()
@@ -146,7 +146,7 @@ def timed(slow_rank, delay, rounds):
             sleep(delay if world.rank == slow_rank else 0)
 
         arms = {"slow": slow, "quick": lambda: order.append("quick")}
-        return interleave(arms, rounds, warmup=1), order
+        return interleave_ranks(arms, rounds, warmup=1), order
 
 
 def test_the_slowest_rank_counts_and_all_learn_it():
@@ -175,4 +175,4 @@ def test_the_slowest_rank_counts_and_all_learn_it():
 def test_refusals(arguments, word):
     functions, rounds, *warmup = arguments
     with pytest.raises(ValueError, match=word):
-        interleave(functions, rounds, **({"warmup": warmup[0]} if warmup else {}))
+        interleave_ranks(functions, rounds, **({"warmup": warmup[0]} if warmup else {}))

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from labkit import models
 from labkit.distributed import RankError, init, launch
 from labkit.distributed.collectives.shared_memory import ThroughMemory, shared_memory
-from labkit.distributed.parallel.data import average_together
+from labkit.distributed.parallel.data import average_coalesced
 
 LARGEST = 240
 
@@ -138,7 +138,7 @@ def test_gradients_are_those_of_one_message() -> None:
                 torch.manual_seed(10 * step + world.rank)
                 images, labels = torch.randn(4, 1, 28, 28), torch.arange(4)
                 gradients = []
-                for average in (average_together, through_memory):
+                for average in (average_coalesced, through_memory):
                     model.zero_grad()
                     torch.autograd.backward(cross_entropy(model(images), labels))
                     average(model)

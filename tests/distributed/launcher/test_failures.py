@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from support.ranks import END, LIMIT, as_main, failing, gone, running, wait_for, wait_for_the_others
 
-from labkit.distributed import RankError, Ranks, init, launch, report
+from labkit.distributed import RankError, Ranks, init, launch, tell
 from labkit.distributed.launcher.process import RankProcess
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("nothing_is_left")]
@@ -38,7 +38,7 @@ def test_a_rank_that_raises_is_quoted() -> None:
 def test_all_ranks_end_soon_after_one_has_failed() -> None:
     def work() -> None:
         with init() as world:
-            report(os.getpid(), time.monotonic())
+            tell(os.getpid(), time.monotonic())
             dist.barrier()
             time.sleep(0.5)  # so that both reports have been taken in before the failure
             if world.rank:
@@ -140,7 +140,7 @@ def test_what_cannot_be_sent_is_told() -> None:
 def test_reports_that_came_before_a_failure_are_kept() -> None:
     def work() -> None:
         for step in range(20):
-            report(step, 0.0)
+            tell(step, 0.0)
         raise ValueError
 
     told = []

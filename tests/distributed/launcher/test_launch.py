@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from support.ranks import LIMIT, as_main, gone, wait_for
 
-from labkit.distributed import Ranks, Report, init, launch, report
+from labkit.distributed import Ranks, RankStep, init, launch, tell
 from labkit.facts import cores
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("nothing_is_left")]
@@ -71,13 +71,13 @@ def test_prints_and_warnings_appear_with_the_rank(capsys: pytest.CaptureFixture[
 def test_reports_arrive_in_order() -> None:
     def train(steps: int) -> None:
         for step in range(steps):
-            report(step, step / 2, steps=steps, bytes_sent=8, waiting=0.25)
+            tell(step, step / 2, steps=steps, bytes_sent=8, waiting=0.25)
 
     reports = list(Ranks(train, 2, **LIMIT, steps=300))
     for rank in (0, 1):
         mine = [each for each in reports if each.rank == rank]
         assert [each.step for each in mine] == list(range(300))
-        assert mine[9][:-1] == Report(rank, 9, 4.5, 300, 8, 0.25, 0.0)[:-1]
+        assert mine[9][:-1] == RankStep(rank, 9, 4.5, 300, 8, 0.25, 0.0)[:-1]
         assert all(each.seconds > 0 for each in mine)
 
 
@@ -126,7 +126,7 @@ def test_a_function_of_the_kernels_main_module(monkeypatch: pytest.MonkeyPatch) 
 
 def test_close_may_be_repeated_and_ends_the_ranks_at_once() -> None:
     def sleep() -> None:
-        report(os.getpid(), 0.0)
+        tell(os.getpid(), 0.0)
         time.sleep(100)
 
     ranks = Ranks(sleep, 2)
@@ -144,7 +144,7 @@ def test_hold_and_go_on() -> None:
     def train() -> None:
         for step in range(10**6):
             time.sleep(0.002)
-            report(step, 0.0)
+            tell(step, 0.0)
 
     with Ranks(train, 2, deadline=4) as ranks:
         wait_for(lambda: {each.rank for each in ranks.poll(1)} == {0, 1})

@@ -8,8 +8,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from labkit.distributed import init, launch, report
-from labkit.distributed.collectives.network_meter import Meter
+from labkit.distributed import init, launch, tell
+from labkit.distributed.collectives.network_meter import NetworkMeter
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("nothing_is_left")]
 
@@ -27,8 +27,8 @@ def test_alone_the_world_has_one_member(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_alone_a_report_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    report(3, 0.25)
-    report(3, 0.25, steps=10, bytes_sent=2000, waiting=0.0015)
+    tell(3, 0.25)
+    tell(3, 0.25, steps=10, bytes_sent=2000, waiting=0.0015)
     assert capsys.readouterr().out == (
         "rank 0, step 3: loss 0.2500\n"
         "rank 0, step 3 of 10: loss 0.2500, 2,000 bytes sent, 1.5 ms waiting\n"
@@ -60,7 +60,7 @@ def test_models_may_outlive_the_group() -> None:
         with init():
             models = [DistributedDataParallel(nn.Linear(50, 50)) for _ in range(3)]
             for model in models:
-                model.register_comm_hook(Meter(torch.bfloat16), Meter.hook)
+                model.register_comm_hook(NetworkMeter(torch.bfloat16), NetworkMeter.hook)
                 torch.autograd.backward(model(torch.ones(2, 50)).sum())
         return True  # here the models end
 

@@ -11,10 +11,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from labkit import models, train
 from labkit.distributed import init, launch
-from labkit.distributed.collectives.network_meter import Meter
+from labkit.distributed.collectives.network_meter import NetworkMeter
 from labkit.distributed.parallel.data import (
+    average_coalesced,
     average_gradients,
-    average_together,
     data_parallel,
     joined_mean,
     shard,
@@ -76,10 +76,10 @@ def by_ddp(make, part, **settings):
 
 WAYS = {
     "naive": lambda *arguments: by_hand(*arguments, average_gradients),
-    "together": lambda *arguments: by_hand(*arguments, average_together),
+    "together": lambda *arguments: by_hand(*arguments, average_coalesced),
     "DDP": by_ddp,
     "DDP in small buckets": lambda *arguments: by_ddp(*arguments, bucket_mib=0.01),
-    "DDP with a meter": lambda *arguments: by_ddp(*arguments, meter=Meter()),
+    "DDP with a meter": lambda *arguments: by_ddp(*arguments, meter=NetworkMeter()),
 }
 
 
@@ -133,7 +133,7 @@ def net():
 
 def train_in_parallel(batch_size, accumulate):
     with init() as world:
-        meter = Meter()
+        meter = NetworkMeter()
         model = data_parallel(net(), accumulate=accumulate, meter=meter)
         mine = shard(tiny_data().batches(batch_size), world.rank, world.size)
         result = trained(model, mine, accumulate, loss=joined_mean(F.cross_entropy))
@@ -217,7 +217,7 @@ def test_ranks_start_alike_and_keep_their_own_statistics():
 
 def evaluation_does_not_count():
     with init():
-        ddp = data_parallel(net().train(), accumulate=2, meter=(meter := Meter()))
+        ddp = data_parallel(net().train(), accumulate=2, meter=(meter := NetworkMeter()))
         sent = []
         for evaluate in (True, False, True, False, False, False):
             ddp.train(not evaluate)

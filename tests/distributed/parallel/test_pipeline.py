@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from labkit import models
 from labkit.distributed import init, launch
 from labkit.distributed.parallel.pipeline import Pipeline, naive_step
-from labkit.distributed.parallel.stages import costs, cut, parts, stage
+from labkit.distributed.parallel.stages import balanced_cuts, forward_costs, parts, pipeline_stage
 from labkit.models import next_token_loss
 from labkit.plan.pipeline_schedules import idle, in_flight, order
 
@@ -57,7 +57,7 @@ def pipelined(make, batch, loss_function, cases):
         results = []
         for kind, microbatches in cases:
             model, blocks = make(), []
-            mine = stage(model, world.rank, world.size)
+            mine = pipeline_stage(model, world.rank, world.size)
             if kind == "naive":
                 found = naive_step(mine, *batch, loss_function)
             else:
@@ -101,7 +101,7 @@ def test_gradients_add_up_over_steps_and_the_timeline_is_of_the_last():
     def twice():
         with init() as world:
             model = net()
-            pipeline = Pipeline(stage(model, world.rank, 2), next_token_loss, 4, "1F1B")
+            pipeline = Pipeline(pipeline_stage(model, world.rank, 2), next_token_loss, 4, "1F1B")
             for _ in range(2):
                 pipeline.step(*text())
             return grads(model), pipeline.timeline()
@@ -139,7 +139,7 @@ class Kept:
 def test_as_many_microbatches_are_kept_as_predicted(kind):
     def most():
         with init() as world:
-            mine, found = stage(net(), world.rank, 2), []
+            mine, found = pipeline_stage(net(), world.rank, 2), []
             for microbatches in (2, 8):
                 pipeline = Pipeline(mine, next_token_loss, microbatches, kind)
                 pipeline.step(*text())  # torch's trial run is in it
@@ -159,8 +159,8 @@ def test_a_transformer_is_cut_by_blocks():
     model = net()
     pieces = parts(model)
     assert len(pieces) == 6
-    assert [len(stage(model, rank, 4)) for rank in range(4)] == [2, 1, 1, 2]
-    first, second = (stage(model, rank, 2) for rank in range(2))
+    assert [len(pipeline_stage(model, rank, 4)) for rank in range(4)] == [2, 1, 1, 2]
+    first, second = (pipeline_stage(model, rank, 2) for rank in range(2))
     inputs, _ = text()
     assert torch.equal(second(first(inputs)), model(inputs))
     mine = {id(p) for part in (first, second) for p in part.parameters()}
@@ -169,7 +169,7 @@ def test_a_transformer_is_cut_by_blocks():
 
 def test_costs_are_counted():
     model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 16))
-    assert costs(model, torch.ones(3, 8)) == [2 * 3 * 8 * 4, 0, 2 * 3 * 4 * 16]
+    assert forward_costs(model, torch.ones(3, 8)) == [2 * 3 * 8 * 4, 0, 2 * 3 * 4 * 16]
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_costs_are_counted():
     ],
 )
 def test_the_dearest_stage_is_as_cheap_as_can_be(prices, stages, ends):
-    pieces = cut(prices, stages)
+    pieces = balanced_cuts(prices, stages)
     assert [piece.stop for piece in pieces] == ends
     assert [index for piece in pieces for index in piece] == list(range(len(prices)))
     dearest = max(sum(prices[piece.start : piece.stop]) for piece in pieces)
@@ -197,8 +197,8 @@ def test_tied_weights_are_refused():
     model = net()
     model.head.weight = model.embedding.token.weight
     with pytest.raises(ValueError, match="model must not use one parameter in two stages"):
-        stage(model, 0, 2)
-    assert len(stage(model, 0, 1)) == 6
+        pipeline_stage(model, 0, 2)
+    assert len(pipeline_stage(model, 0, 1)) == 6
 
 
 @pytest.mark.parametrize(
@@ -207,11 +207,11 @@ def test_tied_weights_are_refused():
         (lambda: parts(nn.Linear(1, 1)), TypeError, "model must be a transformer"),
         (lambda: parts([1, 2]), TypeError, "model must be a transformer"),
         (lambda: parts(nn.Sequential()), TypeError, "model must be a transformer"),
-        (lambda: cut([1, 1], 3), ValueError, "costs must have at least 3 parts"),
-        (lambda: cut([1, -1], 1), ValueError, "costs must not be negative"),
-        (lambda: cut([1], 0), ValueError, "stages must be"),
-        (lambda: stage(net(), 2, 2), ValueError, "rank must be from 0 to 1, got 2"),
-        (lambda: stage(net(), 0, 2, [1]), ValueError, "costs must be 6"),
+        (lambda: balanced_cuts([1, 1], 3), ValueError, "costs must have at least 3 parts"),
+        (lambda: balanced_cuts([1, -1], 1), ValueError, "costs must not be negative"),
+        (lambda: balanced_cuts([1], 0), ValueError, "stages must be"),
+        (lambda: pipeline_stage(net(), 2, 2), ValueError, "rank must be from 0 to 1, got 2"),
+        (lambda: pipeline_stage(net(), 0, 2, [1]), ValueError, "costs must be 6"),
     ],
 )
 def test_bad_input(call, error, words):

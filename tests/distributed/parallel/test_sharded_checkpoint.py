@@ -15,7 +15,7 @@ from labkit import models
 from labkit.distributed import RankError, init, launch
 from labkit.distributed.parallel import sharded_checkpoint
 from labkit.distributed.parallel.sharded_checkpoint import load, save
-from labkit.distributed.parallel.stages import stage
+from labkit.distributed.parallel.stages import pipeline_stage
 
 
 def net(seed):
@@ -146,7 +146,7 @@ def test_stages_of_a_pipeline_fit_more_stages_and_one(tmp_path):
         with init() as world:
             model = models.transformer(11, width=8, depth=2, heads=2, context=6)
             nn.init.constant_(model.head.weight, 7 + world.rank)
-            mine = stage(model, world.rank, world.size)
+            mine = pipeline_stage(model, world.rank, world.size)
             optimizer = torch.optim.SGD(mine.parameters(), lr=0.5 * (world.rank + 1))
             save(tmp_path / "run", mine, optimizer)
             return mine.state_dict()
@@ -155,7 +155,7 @@ def test_stages_of_a_pipeline_fit_more_stages_and_one(tmp_path):
         with init() as world:
             torch.manual_seed(world.rank)
             model = models.transformer(11, width=8, depth=2, heads=2, context=6)
-            mine = stage(model, world.rank, world.size)
+            mine = pipeline_stage(model, world.rank, world.size)
             load(tmp_path / "run", mine)
             return mine.state_dict()
 

@@ -72,7 +72,7 @@ def by_hand(name, stages):
             for _ in range(STEPS[name]):
                 value = loss(model(inputs), targets)
                 value.backward()
-                held = sharded.held()
+                held = sharded.state_bytes()
                 sharded.step()
                 losses.append(value.item())
             sharded.gather()
@@ -209,10 +209,10 @@ def between_two_steps():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
         sharded, seen = Sharded(model, 3, [model[0], model[1]], lr=0.1), []
-        seen.append(sharded.held().weights)
-        model[1].register_forward_pre_hook(lambda *_: seen.append(sharded.held().weights))
+        seen.append(sharded.state_bytes().weights)
+        model[1].register_forward_pre_hook(lambda *_: seen.append(sharded.state_bytes().weights))
         model(torch.ones(1, 8)).sum().backward()
-        seen.append(sharded.held().weights)
+        seen.append(sharded.state_bytes().weights)
         try:
             model(torch.ones(1, 8)).sum().backward()
         except RuntimeError as error:
@@ -241,7 +241,11 @@ def test_bytes_of_the_formula():
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
-    [((0, 2, 1), "parameters"), ((9, 0, 1), "ranks"), ((9, 2, 4), "stage must be 0 to 3, got 4")],
+    [
+        ((0, 2, 1), "parameters"),
+        ((9, 0, 1), "ranks"),
+        ((9, 2, 4), "zero must be a stage of ZeRO, 0 to 3, got 4"),
+    ],
 )
 def test_the_formula_refuses(arguments, word):
     with pytest.raises(ValueError, match=word):
@@ -250,7 +254,7 @@ def test_the_formula_refuses(arguments, word):
 
 def test_refusals():
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    with pytest.raises(ValueError, match="stage must be 1 to 3, got 0"):
+    with pytest.raises(ValueError, match="zero must be a stage of ZeRO, 1 to 3, got 0"):
         Sharded(model, 0)
 
     def shared():

@@ -12,9 +12,9 @@ from labkit import data
 from labkit.distributed import Ranks, init, launch
 from labkit.lessons.model_parallel import measure, words
 from labkit.plan.pipeline_schedules import Block
-from labkit.plan.splits import Size
+from labkit.plan.splits import TransformerSize
 
-SIZE = Size(width=16, depth=2, heads=2, vocabulary=50, context=8)
+SIZE = TransformerSize(width=16, depth=2, heads=2, vocabulary=50, context=8)
 
 
 def batches(count=4):
@@ -72,7 +72,7 @@ def test_training_reports_what_the_planner_says_is_sent():
 def test_text_of_the_notebook_fits_its_model():
     text = data.speeches(100_000, context=32)
     loss, gradients = measure.alone(
-        Size(16, 1, 2, text.vocabulary, 32), next(iter(text.batches(2)))
+        TransformerSize(16, 1, 2, text.vocabulary, 32), next(iter(text.batches(2)))
     )
     assert loss == pytest.approx(math.log(text.vocabulary), rel=0.05)
     assert words.equal((loss, gradients), (loss, gradients))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from labkit.lessons.model_parallel.pictures import timelines
-from labkit.plan.pipeline_schedules import Block, schedule
+from labkit.plan.pipeline_schedules import Block, pipeline_schedule
 from labkit.widgets.style import COLORS, GRID, picture
 
 
@@ -19,7 +19,7 @@ def bars(axes):
 
 @pytest.mark.parametrize("kind", ["GPipe", "1F1B"])
 def test_every_block_is_drawn_in_its_row_at_its_time(kind):
-    blocks = schedule(kind, 3, 4)
+    blocks = pipeline_schedule(kind, 3, 4)
     fig, _ = timelines({kind: blocks}, "time, in ms", scale=1000)
     (axes,) = fig.axes
     fills = {"F": COLORS[0], "B": COLORS[4]}

@@ -11,7 +11,7 @@ from support.common import check_is_sound
 from labkit.lessons import predict
 from labkit.lessons.model_parallel import checks, pictures, words
 from labkit.plan.memory import StateBytes
-from labkit.plan.pipeline_schedules import schedule
+from labkit.plan.pipeline_schedules import pipeline_schedule
 from labkit.widgets.style import to_png
 
 
@@ -64,7 +64,7 @@ def pipelines(**idle):
     counts = {"one": 1, "two": 2, "eight": 8}
     made = {}
     for name, factor in idle.items():
-        blocks = schedule("GPipe", 2, counts[name])
+        blocks = pipeline_schedule("GPipe", 2, counts[name])
         made[name] = [b._replace(end=b.start + factor * (b.end - b.start)) for b in blocks]
     return made
 
