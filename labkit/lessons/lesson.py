@@ -4,16 +4,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
-from statistics import median
-from time import perf_counter
 from typing import Any, TypeVar
 
-import torch
-from torch.nn import functional as F
-
-from labkit import data, models, units
 from labkit.compare import Race, Tradeoff, scoreboard
-from labkit.facts import Facts, default_device, machine_facts, synchronize, threads
+from labkit.facts import Facts, machine_facts, threads
+from labkit.lessons import minutes
 from labkit.lessons.memory import give_back_memory
 from labkit.lessons.prose import Prose
 from labkit.measure.statistics import Estimate
@@ -24,12 +19,19 @@ T = TypeVar("T")
 
 @dataclass
 class Lesson:
-    """A notebook under way. Made by `open_lesson`; shows itself as facts and minutes."""
+    """A notebook under way. Made by `open_lesson`; shows itself as facts and minutes.
+
+    Attributes:
+        number, profile: such as "03" and "quick".
+        facts: of this machine.
+        seconds: that its cells will compute here; None while no run was stored.
+        rows: what it has added to the scoreboard.
+    """
 
     number: str
     profile: str
     facts: Facts
-    minutes: float
+    seconds: float | None
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def pick(self, *, smoke: T, quick: T, full: T) -> T:
@@ -54,10 +56,9 @@ class Lesson:
         )
 
     def __repr__(self) -> str:
-        time = units.duration(60 * self.minutes, digits=2)
         return (
             f"Notebook {self.number}, profile “{self.profile}”. "
-            f"It computes for about {time} on this machine:\n{self.facts}"
+            f"{minutes.in_words(self.seconds)}\n{self.facts}"
         )
 
     def _repr_markdown_(self) -> str:
@@ -65,14 +66,12 @@ class Lesson:
         return f"{first}\n\n> {facts}"
 
 
-def open_lesson(number: str, profile: str | None, *, steps: Mapping[str, int]) -> Lesson:
+def open_lesson(number: str, profile: str | None) -> Lesson:
     """Open a notebook: choose the profile and say how long it will take here.
 
     Args:
         number: of the notebook, such as "03".
         profile: "smoke", "quick" or "full"; when empty, $LABKIT_PROFILE, else "quick".
-        steps: {profile: the notebook's computing in training steps of the small conv net}. A few
-            such steps are timed now, so the minutes are those of this machine at this hour.
 
     Raises:
         ValueError: no such profile.
@@ -80,29 +79,11 @@ def open_lesson(number: str, profile: str | None, *, steps: Mapping[str, int]) -
     chosen = profile or os.environ.get("LABKIT_PROFILE") or "quick"
     if chosen not in PROFILES:
         raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {chosen!r}")
-    with threads(1):
+    with threads(1):  # the facts say with how many threads the notebook will compute
         facts = machine_facts()
-        minutes = steps[chosen] * _reference_step() / 60
-    give_back_memory()  # of those steps and their data
-    return Lesson(number, chosen, facts, minutes)
-
-
-def _reference_step() -> float:
-    """Return the seconds of one training step of the conv net, batch 128.
-
-    Without its optimizer, which takes a hundredth of the time, and a hundred MiB: torch loads its
-    compiler for it.
-    """
-    device = default_device()
-    model, seconds = models.convnet().to(device), []
-    for images, labels in data.fashion(train=1280, test=10).batches(128, device=device):
-        synchronize(device)
-        start = perf_counter()
-        model.zero_grad()
-        torch.autograd.backward(F.cross_entropy(model(images), labels))
-        synchronize(device)
-        seconds.append(perf_counter() - start)
-    return median(seconds)
+    seconds = minutes.expected_seconds(number, chosen)
+    give_back_memory()  # of the step that was timed, and its data
+    return Lesson(number, chosen, facts, seconds)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Notebook 11: the checks of its exercises."""
 
-from labkit.lessons.check import exercise, wrong_number
+from labkit.lessons.check import exercise, real, wrong_number
 from labkit.plan.efficiency import StepCost
 from labkit.plan.messages import ring_bytes
 
@@ -15,9 +15,8 @@ ENOUGH = 0.9
 )
 def uneven_mean(answer: object) -> str | None:
     """Check the joined mean of 3 samples with mean gradient 1 and one with 5."""
-    if wrong_number(answer, 3.0, 1e-9, "") is None:
-        return "That is the mean of the two means: the single sample would weigh as much as three."
-    return wrong_number(answer, 2.0, 1e-9, "Weigh each rank by its number of samples.")
+    mean = "That is the mean of the two means: the single sample would weigh as much as three."
+    return wrong_number(answer, 2, 1e-9, "Weigh each rank by its number of samples.", {3: mean})
 
 
 @exercise(
@@ -27,11 +26,14 @@ def uneven_mean(answer: object) -> str | None:
 def resnet_bytes(answer: object) -> str | None:
     """Check the bytes that each of 8 ranks sends a step for 11,689,512 parameters in fp32."""
     size = 4 * 11_689_512
-    if wrong_number(answer, size, 1e-3, "") is None:
-        return "That is the gradient's size, once."
-    if wrong_number(answer, 7 * size, 1e-3, "") is None:
-        return "That is what it takes to send it to each of the 7 others: the ring does better."
-    return wrong_number(answer, ring_bytes(size, 8), 1e-3, "Count in bytes, not in megabytes.")
+    mistakes = {
+        size: "That is the gradient's size, once.",
+        2 * size: "Nearly: how many of the 8 chunks does a rank send each time round?",
+        7 * size: "That is what it takes to send it to each of the 7 others: the ring does better.",
+        ring_bytes(size, 8) / 1e6: "Count in bytes, not in megabytes.",
+    }
+    too_far = "How many chunks does a rank send, and how large are they?"
+    return wrong_number(answer, ring_bytes(size, 8), 1e-3, too_far, mistakes)
 
 
 @exercise(
@@ -40,9 +42,14 @@ def resnet_bytes(answer: object) -> str | None:
 )
 def smallest_batch(answer: object, cost: StepCost) -> str | None:
     """Check the smallest power of two a rank at which 8 ranks compute 90 % of the time."""
-    right = cost.smallest_batch(ENOUGH, 8)
-    if isinstance(answer, int | float) and not isinstance(answer, bool) and answer > right:
-        if answer < 2**60 and answer == cost.smallest_batch(ENOUGH, 64):
-            return f"{answer} is for 64 ranks."
-        return f"{answer:g} does it, but a smaller power of two does, too."
-    return wrong_number(answer, right, 0, "There the share is still below 90 %.")
+    right, batch = cost.smallest_batch(ENOUGH, 8), real(answer)
+    problem = wrong_number(answer, right, 0, "There the share is still below 90 %.")
+    if problem is None or batch is None or not 1 <= batch < 2**60:
+        return problem
+    if batch == cost.smallest_batch(ENOUGH, 64):
+        return f"{batch:g} is for 64 ranks."
+    if batch > right:
+        return f"{batch:g} does it, but a smaller power of two does, too."
+    if batch > right / 2:
+        return f"{batch:g} is no power of two."
+    return problem

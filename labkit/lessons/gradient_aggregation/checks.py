@@ -15,13 +15,13 @@ NORMS_OF_RESNET18 = 20
 def resnet_megabytes(answer: object) -> str | None:
     """Check the megabytes that each of 4 ranks sends for a gradient of ResNet-18."""
     right = ring_bytes(RESNET18_BYTES, 4) / 1e6
-    if wrong_number(answer, right / 4, 0.02, "") is None:
-        return "That many million numbers: each takes 4 bytes."
-    if wrong_number(answer, 1e6 * right, 0.02, "") is None:
-        return "Those are bytes; megabytes are wanted."
-    if wrong_number(answer, 4 * right, 0.02, "") is None:
-        return "That is what all ranks send together."
-    return wrong_number(answer, right, 0.02, "How many chunks does a rank send, and how large?")
+    mistakes = {
+        right / 4: "That many million numbers: each takes 4 bytes.",
+        1e6 * right: "Those are bytes; megabytes are wanted.",
+        4 * right: "That is what all ranks send together.",
+    }
+    too_far = "How many chunks does a rank send, and how large?"
+    return wrong_number(answer, right, 0.02, too_far, mistakes)
 
 
 @exercise(
@@ -31,11 +31,12 @@ def resnet_megabytes(answer: object) -> str | None:
 def break_even_kib(answer: object, cost: MessageCost) -> str | None:
     """Check the size in KiB of the message whose latency is as long as its transfer."""
     right = cost.break_even / 1024
-    if wrong_number(answer, 1024 * right, 0.02, "") is None:
-        return "Those are bytes; KiB are wanted."
-    if wrong_number(answer, 1 / right, 0.02, "") is None:
-        return "Upside down: a longer latency needs a larger message."
-    return wrong_number(answer, right, 0.02, "Set the two terms of the formula equal.")
+    mistakes = {
+        1024 * right: "Those are bytes; KiB are wanted.",
+        1 / right: "Upside down: a longer latency needs a larger message.",
+    }
+    too_far = "Set the two terms of the formula equal."
+    return wrong_number(answer, right, 0.02, too_far, mistakes)
 
 
 @exercise(
@@ -46,13 +47,12 @@ def low_rank_ratio(answer: object) -> str | None:
     """Check how many times fewer numbers rank 2 sends for a 3x3 convolution from 32 to 64."""
     numbers = 64 * 32 * 3 * 3
     right = numbers / low_rank_numbers((64, 32, 3, 3), 2)
-    if wrong_number(answer, 1 / right, 0.02, "") is None:
-        return "Upside down: how many times fewer?"
-    if wrong_number(answer, 2 * right, 0.02, "") is None:
-        return "That is rank 1."
-    if wrong_number(answer, numbers / right, 0.02, "") is None:
-        return "So many numbers travel. How many times fewer is that?"
-    return wrong_number(answer, right, 0.02, "The matrix is 64 x (32 x 3 x 3).")
+    mistakes = {
+        1 / right: "Upside down: how many times fewer?",
+        2 * right: "That is rank 1.",
+        numbers / right: "So many numbers travel. How many times fewer is that?",
+    }
+    return wrong_number(answer, right, 0.02, "The matrix is 64 x (32 x 3 x 3).", mistakes)
 
 
 @exercise(
@@ -61,6 +61,6 @@ def low_rank_ratio(answer: object) -> str | None:
 )
 def exchanges(answer: object) -> str | None:
     """Check how many exchanges the norms of ResNet-18 make in a training step."""
-    if wrong_number(answer, NORMS_OF_RESNET18, 0, "") is None:
-        return "So many in the forward pass alone."
-    return wrong_number(answer, 2 * NORMS_OF_RESNET18, 0, "ResNet-18 has 20 batch norms.")
+    once = {NORMS_OF_RESNET18: "So many in the forward pass alone."}
+    too_far = "ResNet-18 has 20 batch norms."
+    return wrong_number(answer, 2 * NORMS_OF_RESNET18, 0, too_far, once)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from labkit.lessons.check import exercise, wrong_number
+from labkit.lessons.check import exercise, real, wrong_number
 from labkit.lessons.mixed_precision.measure import allowed
 from labkit.measure import Ceiling, Standing
 from labkit.measure.formats import FORMATS
@@ -17,9 +17,9 @@ from labkit.measure.formats import FORMATS
 def largest_fp16(answer: object) -> str | None:
     """Check the largest finite number of fp16."""
     right = FORMATS["fp16"].largest
-    if isinstance(answer, int | float) and answer in (2**16, 2**16 - 1):
-        return f"fp16 has no {answer}: there is a spacing between the largest number and 2**16."
-    return wrong_number(answer, right, 0, "Largest fraction times largest power of two.")
+    spacing = "fp16 does not have it: there is a spacing between the largest number and 2**16."
+    too_far = "Largest fraction times largest power of two."
+    return wrong_number(answer, right, 0, too_far, {2**16: spacing, 2**16 - 1: spacing})
 
 
 @exercise(
@@ -31,15 +31,18 @@ def smallest_scale(answer: object) -> str | None:
     """Check the smallest power of two that makes 1e-8 a normal number of fp16."""
     form, gradient = FORMATS["fp16"], 1e-8
     right = next(2**k for k in range(64) if gradient * 2.0**k >= form.smallest_normal)
-    problem = wrong_number(answer, right, 0, "Try torch.tensor(1e-8 * scale).half().")
-    if problem is None or not isinstance(answer, int | float) or not 1 < answer < 2**64:
+    problem, scale = (
+        wrong_number(answer, right, 0, "Try torch.tensor(1e-8 * scale).half()."),
+        real(answer),
+    )
+    if problem is None or scale is None or not 1 < scale < 2**64:
         return problem
-    fate = form.fate(gradient * answer)
+    fate = form.fate(gradient * scale)
     if fate in ("zero", "subnormal"):
-        return f"Too small: {gradient:g} x {answer:g} is {fate} in fp16."
-    if answer < right:
-        return f"{answer:g} would do, but the next power of two is wanted."
-    return f"{answer:g} is not the smallest power of two that does it."
+        return f"Too small: {gradient:g} x {scale:g} is {fate} in fp16."
+    if scale < right:
+        return f"{scale:g} would do, but the next power of two is wanted."
+    return f"{scale:g} is not the smallest power of two that does it."
 
 
 @exercise(
@@ -52,8 +55,9 @@ def allowed_speedup(answer: object, standings: Mapping[str, Standing], roof: Cei
     right = allowed(standings, roof)
     candidate = list(standings)[1]
     peaks = roof.peak(candidate) / roof.peak("fp32")
-    if wrong_number(answer, peaks, 0.02, "") is None and abs(peaks / right - 1) > 0.02:
-        return "That is the ratio of the two flat roofs. Look which limit your steps lie under."
-    if wrong_number(answer, 1 / right, 0.02, "") is None and abs(right - 1 / right) > 0.02:
-        return "Upside down: fp32's time belongs on top."
-    return wrong_number(answer, right, 0.02, "Shortest fp32 time / shortest time of the other.")
+    mistakes = {
+        peaks: "That is the ratio of the two flat roofs. Look which limit your steps lie under.",
+        1 / right: "Upside down: fp32's time belongs on top.",
+    }
+    too_far = "Shortest fp32 time / shortest time of the other."
+    return wrong_number(answer, right, 0.02, too_far, mistakes)

@@ -1,6 +1,6 @@
 """The exercises of notebook 13."""
 
-from labkit.lessons.check import exercise, wrong_number
+from labkit.lessons.check import exercise, real, wrong_number
 from labkit.plan.memory import zero_bytes
 from labkit.plan.pipeline_schedules import bubble
 
@@ -21,13 +21,11 @@ def gigabytes_of_seven_billion(answer: object) -> str | None:
 def fewest_microbatches(answer: object) -> str | None:
     """Check the fewest microbatches with at most 10 % bubble in four stages."""
     right = next(m for m in range(1, 100) if bubble(4, m) <= 0.1)
-    problem = wrong_number(answer, right, 1e-9, "Look at the bubble again.")
-    if problem is None or not isinstance(answer, int) or isinstance(answer, bool) or answer < 1:
+    problem, number = wrong_number(answer, right, 0, "Look at the bubble again."), real(answer)
+    if problem is None or number is None or number % 1 or not 1 <= number <= 1e9:
         return problem
-    if answer > 10**9:
-        return problem
-    share = f"{answer:,} microbatches leave a bubble of {bubble(4, answer):.1%}"
-    return f"{share}. {'Fewer would do.' if answer > right else 'More are needed.'}"
+    share = f"{number:,.0f} microbatches leave a bubble of {bubble(4, int(number)):.1%}"
+    return f"{share}. {'Fewer would do.' if number > right else 'More are needed.'}"
 
 
 @exercise(
@@ -36,11 +34,12 @@ def fewest_microbatches(answer: object) -> str | None:
 )
 def lowest_stage(answer: object) -> str | None:
     """Check the lowest stage of ZeRO that fits a billion parameters into 8 devices of 6 GB."""
-    if isinstance(answer, bool) or not isinstance(answer, int | float):
+    number = real(answer)
+    if number is None:
         return f"A number from 0 to 3 is wanted here, not {answer!r}."
-    if answer not in range(4):
+    if number not in range(4):
         return "ZeRO has the stages 1, 2 and 3; 0 is plain data parallel."
-    stage = int(answer)
+    stage = int(number)
     need = {s: zero_bytes(10**9, 8, s).total / 1e9 for s in range(4)}
     right = next(s for s in range(4) if need[s] <= 6)
     if stage < right:

@@ -17,13 +17,13 @@ BITS = 32  # of a weight in fp32
 def stored_ratio(answer: object) -> str | None:
     """Check how many times smaller a file is with a bit a weight and a tenth of the weights."""
     right = BITS / (1 + 0.1 * BITS)
-    if wrong_number(answer, 10, 0.01, "") is None:
-        return "Nobody could tell where the weights belong: count the bit that says so."
-    if wrong_number(answer, 1 / right, 0.02, "") is None:
-        return "Upside down: how many times smaller?"
-    if wrong_number(answer, BITS / (1 + 0.9 * BITS), 0.02, "") is None:
-        return "A tenth of the weights is stored; nine tenths are zero."
-    return wrong_number(answer, right, 0.02, "How many bits does a weight need on average?")
+    mistakes = {
+        10: "Nobody could tell where the weights belong: count the bit that says so.",
+        1 / right: "Upside down: how many times smaller?",
+        BITS / (1 + 0.9 * BITS): "A tenth of the weights is stored; nine tenths are zero.",
+    }
+    too_far = "How many bits does a weight need on average?"
+    return wrong_number(answer, right, 0.02, too_far, mistakes)
 
 
 @exercise(
@@ -41,13 +41,14 @@ def weights_touched(answer: object, graph: ChannelGraph) -> str | None:
     ]
     convolutions = {place.tensor for place in met if tensors[place.tensor].ndim == 4}
     makers = {place.tensor for place in met if place.role == "makes"}
-    if wrong_number(answer, len(makers), 0, "") is None:
-        return "So many make the channel. Others read it: they lose a column."
-    if wrong_number(answer, len(convolutions - makers), 0, "") is None:
-        return "So many read the channel. Others make it: they lose a row."
-    if wrong_number(answer, len({place.tensor for place in met}), 0, "") is None:
-        return "That counts the batch norms too: only convolutions are asked for."
-    return wrong_number(answer, len(convolutions), 0, "Count those that make it and that read it.")
+    tensors_met = {place.tensor for place in met}
+    mistakes = {
+        len(makers): "So many make the channel. Others read it: they lose a column.",
+        len(convolutions - makers): "So many read the channel. Others make it: they lose a row.",
+        len(tensors_met): "That counts the batch norms too: only convolutions are asked for.",
+    }
+    too_far = "Count those that make it and that read it."
+    return wrong_number(answer, len(convolutions), 0, too_far, mistakes)
 
 
 @exercise(

@@ -25,20 +25,21 @@ def scale_and_zero_point(answer: object) -> str | None:
 
 
 def _wrong_scale(scale: object, right: float) -> str | None:
-    if wrong_number(scale, right * 255 / 256, 5e-4, "") is None:
-        return "256 integers have 255 steps between them."
-    if wrong_number(scale, right * 255 / 127, 5e-3, "") is None:
-        return "That is half of the integers: an affine grid uses all 256."
-    problem = wrong_number(scale, right, 5e-4, "Length of the range / number of steps.")
+    mistakes = {
+        right * 255 / 256: "256 integers have 255 steps between them.",
+        right * 255 / 127: "That is half of the integers: an affine grid uses all 256.",
+        right * 255 / 128: "That is half of the integers: an affine grid uses all 256.",
+    }
+    problem = wrong_number(scale, right, 5e-4, "Length of the range / number of steps.", mistakes)
     return problem and f"The scale: {problem}"
 
 
 def _wrong_zero_point(zero_point: object, right: int) -> str | None:
-    if wrong_number(zero_point, right - 128, 0, "") is None:
-        return "That zero point belongs to integers from -128; an affine grid starts at 0."
-    if wrong_number(zero_point, 63.75, 1e-6, "") is None:
-        return "The zero point is an integer: round it."
-    problem = wrong_number(zero_point, right, 0, "Round -low / scale.")
+    mistakes = {
+        right - 128: "That zero point belongs to integers from -128; an affine grid starts at 0.",
+        63.75: "The zero point is an integer: round it.",
+    }
+    problem = wrong_number(zero_point, right, 0, "Round -low / scale.", mistakes)
     return problem and f"The zero point: {problem}"
 
 
@@ -50,11 +51,10 @@ def _wrong_zero_point(zero_point: object, right: int) -> str | None:
 def different_integers(answer: object) -> str | None:
     """Check how many different integers a channel gets that shares the scale of a wider one."""
     steps = int(NARROW / (WIDE / 127) + 0.5)
-    if wrong_number(answer, steps, 0, "") is None:
-        return "Do not forget zero and the other sign."
-    if wrong_number(answer, 255, 0.005, "") is None:
-        return "So many it would have with a scale of its own."
-    return wrong_number(answer, 2 * steps + 1, 0, "Divide 0.1 by the scale, and round.")
+    mistakes = {steps: "Do not forget zero and the other sign."}
+    mistakes |= dict.fromkeys((254, 255, 256), "So many it would have with a scale of its own.")
+    too_far = "Divide 0.1 by the scale, and round."
+    return wrong_number(answer, 2 * steps + 1, 0, too_far, mistakes)
 
 
 @exercise(
@@ -65,15 +65,11 @@ def different_integers(answer: object) -> str | None:
 def resnet_megabytes(answer: object) -> str | None:
     """Check the megabytes of ResNet-18 in 4 bits, with an fp32 scale for each 32 weights."""
     right = RESNET18_PARAMETERS * (0.5 + SCALE_BYTES / GROUP) / 1e6
-    if wrong_number(answer, RESNET18_PARAMETERS / 2 / 1e6, 0.01, "") is None:
-        return "The scales have to be stored, too."
-    if wrong_number(answer, 1e6 * right, 0.01, "") is None:
-        return "Those are bytes; megabytes (10⁶ bytes) are wanted."
-    if (
-        wrong_number(answer, RESNET18_PARAMETERS * (1 + SCALE_BYTES / GROUP) / 1e6, 0.01, "")
-        is None
-    ):
-        return "That is with 8 bits a weight."
-    if wrong_number(answer, 8 * right, 0.01, "") is None:
-        return "Those are megabits."
-    return wrong_number(answer, right, 0.01, "Bytes of the weights + bytes of the scales.")
+    mistakes = {
+        RESNET18_PARAMETERS / 2 / 1e6: "The scales have to be stored, too.",
+        1e6 * right: "Those are bytes; megabytes (10⁶ bytes) are wanted.",
+        RESNET18_PARAMETERS * (1 + SCALE_BYTES / GROUP) / 1e6: "That is with 8 bits a weight.",
+        8 * right: "Those are megabits.",
+    }
+    too_far = "Bytes of the weights + bytes of the scales."
+    return wrong_number(answer, right, 0.01, too_far, mistakes)

@@ -13,9 +13,8 @@ from labkit.measure import Ceiling
 )
 def next_pixel(answer: object) -> str | None:
     """Check the distance in memory of the next pixel to the right, 16 channels, channels_last."""
-    if answer == 1:
-        return "That is the next channel of the same pixel."
-    return wrong_number(answer, 16, 0, "Count the numbers that lie between two neighbours.")
+    too_far = "Count the numbers that lie between two neighbours."
+    return wrong_number(answer, 16, 0, too_far, {1: "That is the next channel of the same pixel."})
 
 
 VERDICTS = ("faster", "can't tell", "slower")
