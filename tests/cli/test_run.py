@@ -1,4 +1,7 @@
-"""`labkit run` on small notebooks with real kernels."""
+"""`labkit run` on small notebooks with real kernels.
+
+The command is called in this process; only what a signal does to it needs one of its own.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,33 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import nbformat
 import psutil
 import pytest
 
+from labkit.cli import main
+
 PARAMETERS = "profile = 'quick'"
 
 
 @pytest.fixture
-def labkit_run(tmp_path, monkeypatch):
-    """Run `labkit run` in a process of its own; results go to a folder of this test."""
+def results(tmp_path, monkeypatch):
+    """Results go to a folder of this test; the environment is afterwards as it was before."""
     monkeypatch.setenv("LABKIT_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("LABKIT_PROFILE", "")
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def labkit_run(results, capfd):
+    """Call `labkit run`; give its exit code and what it and its kernels wrote."""
 
     def run(*words):
-        command = [sys.executable, "-m", "labkit.cli", "run", *map(str, words)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+        code = main(["run", *map(str, words)])
+        written = capfd.readouterr()
+        return SimpleNamespace(returncode=code, stdout=written.out, stderr=written.err)
 
     return run
 
@@ -125,8 +139,7 @@ def ended(pid, seconds=15):
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_the_kernel_too(make_notebook, tmp_path, monkeypatch, sent):
-    monkeypatch.setenv("LABKIT_RESULTS", str(tmp_path / "results"))
+def test_an_interrupt_ends_the_kernel_too(results, make_notebook, tmp_path, sent):
     pid_file = tmp_path / "pid"
     path = make_notebook(
         parameters=PARAMETERS,
@@ -210,15 +223,14 @@ def test_a_results_folder_that_cannot_be_made_is_named(labkit_run, make_notebook
     assert "Traceback" not in result.stderr
 
 
-def test_a_cell_that_takes_too_long_is_named(make_notebook, tmp_path, monkeypatch, capfd):
+def test_a_cell_that_takes_too_long_is_named(labkit_run, make_notebook, monkeypatch):
     from labkit.cli import run
 
-    monkeypatch.setenv("LABKIT_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("LABKIT_PROFILE", "")
     monkeypatch.setitem(run.PROFILES, "smoke", 1)
     path = make_notebook(parameters=PARAMETERS, slow="import time\ntime.sleep(60)")
-    assert run.run(path, "smoke") is False
-    assert "FAILED 90_made.ipynb: cell slow: A cell timed out" in capfd.readouterr().err
+    result = labkit_run(path, "--profile", "smoke")
+    assert result.returncode == 1
+    assert "FAILED 90_made.ipynb: cell slow: A cell timed out" in result.stderr
 
 
 def test_the_environment_of_a_run_does_not_name_the_user(labkit_run, make_notebook, tmp_path):

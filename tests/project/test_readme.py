@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from labkit.cli import main
+
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
@@ -45,15 +47,11 @@ def test_make_targets_exist() -> None:
 
 
 @pytest.mark.parametrize("command", sorted(set(re.findall(r"`labkit ([a-z]+)", TEXT))))
-def test_commands_exist(command: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "labkit.cli", command, "--help"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"labkit {command}" in done.stdout
+def test_commands_exist(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"labkit {command}" in capsys.readouterr().out
 
 
 def test_links_and_folders_exist() -> None:
