@@ -37,7 +37,7 @@ from labkit.measure import latencies, paired_ratio
 from labkit.measure.statistics import mean_interval
 from labkit.models import next_token_loss
 from labkit.seeds import seed_everything
-from labkit.training import cosine, fast_precision, train
+from labkit.training import cosine, fast_precision, next_token, train
 
 FLOAT, FOLDED, INT8 = "fp32", "fp32, batch norm folded", "int8"
 FEW_BITS = (4, 3)
@@ -158,8 +158,8 @@ def learned(scale: TextScale, speeches: TextData, width: int) -> nn.Module:
     steps = train(
         model,
         speeches.batches(16),
-        AdamW(lr=1e-3).build(model.parameters()),
-        loss=next_token_loss,
+        AdamW(lr=1e-3).build(model),
+        task=next_token(),
         schedule=cosine(warmup=0.1),
         precision=fast_precision(),
         clip=1.0,

@@ -20,7 +20,7 @@ from labkit.distributed import launch
 from labkit.facts import threads
 from labkit.measure import latencies
 from labkit.measure.statistics import Estimate, mean_interval
-from labkit.training import cosine, fast_precision
+from labkit.training import classify, cosine, fast_precision
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def recipe(scale: Scale, width: int, seed: int) -> Recipe:
         optimizer=SGD(lr=0.2),
         epochs=scale.epochs,
         batch_size=256,
-        label_smoothing=0.1,
+        task=classify(0.1),
         precision=fast_precision(),
         device="cpu",
         seed=seed,
@@ -114,7 +114,7 @@ def run_through(recipe: Recipe) -> nn.Module:
 
 def accuracy(scale: Scale, model: nn.Module) -> float:
     """Return the per cent of all test images that the model gets right."""
-    return 100 * recipe(scale, width=1, seed=0).accuracy(model)
+    return 100 * recipe(scale, width=1, seed=0).evaluate(model)
 
 
 def sample(scale: Scale) -> list[tuple[Tensor, Tensor]]:

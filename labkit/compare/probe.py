@@ -34,7 +34,7 @@ def probe(recipe: Recipe) -> Probe:
     seconds = [next(steps).seconds for _ in range(count)] or [0.0]
     training.optimizer.zero_grad()  # so that the old gradients do not make room for the new
     peak = peak_memory(lambda: next(steps), device=training.device)
-    data = recipe.data.test_batches(device=training.device)
+    data = recipe.test_batches()
     inputs, _ = next(iter(data))
     training.model.eval()
     began = perf_counter()

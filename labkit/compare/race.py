@@ -173,7 +173,7 @@ class Race:
                 record.seconds.append(steps[name].seconds)
                 record.losses.append(steps[name].loss)
             if self._evaluation_due(done, len(record.evaluations)):
-                accuracies[name] = self.arms[name].accuracy(training.model)
+                accuracies[name] = self.arms[name].evaluate(training.answering)
                 so_far = record.elapsed[-1] if record.seconds else 0.0
                 record.evaluations.append((training.index, so_far, accuracies[name]))
             self._rng[name] = rng_state()
@@ -278,4 +278,4 @@ class Race:
         }
 
     def _describe(self) -> dict[str, dict[str, str]]:
-        return {name: recipe.describe() for name, recipe in self.arms.items()}
+        return {name: recipe.fingerprints() for name, recipe in self.arms.items()}

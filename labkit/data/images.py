@@ -1,11 +1,13 @@
 """A labelled set of images in memory, split into training and test."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from labkit.data.batches import Batches
+from labkit.fingerprint import fingerprint
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +52,17 @@ class ImageData:
         return (
             f"{self.name}({len(self.train_images):,} + {len(self.test_images):,}, {height}x{width})"
         )
+
+    @property
+    def train_size(self) -> int:
+        """Number of training images."""
+        return len(self.train_images)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A text that differs where any pixel or label does."""
+        splits = (self.train_images, self.train_labels, self.test_images, self.test_labels)
+        return fingerprint((self.name, splits, self.classes, self.mean, self.std))
 
     def batches(
         self,

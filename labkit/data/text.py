@@ -16,6 +16,7 @@ import json
 import lzma
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from torch import Tensor
 from labkit.checks import check_positive_int
 from labkit.data.batches import EpochBatches
 from labkit.data.files import data_root, verified
+from labkit.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -99,13 +101,37 @@ class TextData:
         sizes = f"{len(self.train_tokens):,} + {len(self.test_tokens):,} tokens"
         return f"speeches({sizes}, context {self.context})"
 
+    @property
+    def train_size(self) -> int:
+        """Number of training windows."""
+        return (len(self.train_tokens) - 1) // self.context
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A text that differs where any token does."""
+        return fingerprint((self.train_tokens, self.test_tokens, self.context, self.vocabulary))
+
     def batches(
-        self, batch_size: int, *, seed: int = 0, device: torch.device | str = "cpu"
+        self,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        memory_format: torch.memory_format = torch.contiguous_format,
+        device: torch.device | str = "cpu",
     ) -> TextBatches:
-        """Return the training text as shuffled batches of (inputs, targets)."""
+        """Return the training text as shuffled batches of (inputs, targets).
+
+        `memory_format` is that of images, so that a recipe can ask all data alike: text has none.
+        """
         return TextBatches(self.train_tokens, batch_size, self.context, seed=seed, device=device)
 
-    def test_batches(self, batch_size: int, *, device: torch.device | str = "cpu") -> TextBatches:
+    def test_batches(
+        self,
+        batch_size: int = 50,
+        *,
+        memory_format: torch.memory_format = torch.contiguous_format,
+        device: torch.device | str = "cpu",
+    ) -> TextBatches:
         """Return the held-out text as batches in its own order; the last one may be smaller."""
         return TextBatches(self.test_tokens, batch_size, self.context, shuffle=False, device=device)
 

@@ -46,14 +46,14 @@ class Embedding(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal self-attention on (batch, time, width): a token looks at itself and what came before.
+    """Self-attention on (batch, time, width): a token looks at itself and, if causal, back only.
 
     A head has `head_width` numbers; how many heads there are follows from what `query` gives.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, causal: bool = True) -> None:
         super().__init__()
-        self.head_width = width // heads
+        self.head_width, self.causal = width // heads, causal
         self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
         self.output = nn.Linear(width, width)
 
@@ -63,7 +63,7 @@ class Attention(nn.Module):
             layer(x).unflatten(-1, (-1, self.head_width)).transpose(1, 2)
             for layer in (self.query, self.key, self.value)
         )
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
         out: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -85,9 +85,9 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)), on (batch, time, width)."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, causal: bool = True) -> None:
         super().__init__()
-        self.norm1, self.attention = nn.LayerNorm(width), Attention(width, heads)
+        self.norm1, self.attention = nn.LayerNorm(width), Attention(width, heads, causal)
         self.norm2, self.mlp = nn.LayerNorm(width), Mlp(width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,10 +100,12 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Embedding, blocks, norm, head."""
 
-    def __init__(self, vocabulary: int, width: int, depth: int, heads: int, context: int) -> None:
+    def __init__(
+        self, vocabulary: int, width: int, depth: int, heads: int, context: int, causal: bool
+    ) -> None:
         super().__init__()
         self.embedding = Embedding(vocabulary, width, context)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, heads, causal) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, vocabulary, bias=False)
         self._initialise(depth)
@@ -128,7 +130,12 @@ class Transformer(nn.Module):
 
 
 def transformer(
-    vocabulary: int, width: int = 128, depth: int = 4, heads: int = 4, context: int = 64
+    vocabulary: int,
+    width: int = 128,
+    depth: int = 4,
+    heads: int = 4,
+    context: int = 64,
+    causal: bool = True,
 ) -> Transformer:
     """Return a Transformer for tokens int64 (batch, time), with time up to `context`.
 
@@ -138,6 +145,8 @@ def transformer(
         depth: number of blocks.
         heads: of attention in each block.
         context: most tokens that it can look at.
+        causal: whether a token sees only itself and earlier ones. To say the next one it must; to
+            fill in masks it needs both sides.
 
     Raises:
         ValueError: a size is not a positive whole number, or `heads` does not divide `width`.
@@ -147,7 +156,7 @@ def transformer(
         check_positive_int(name, value)
     if width % heads:
         raise ValueError(f"width must be a multiple of heads ({heads}), got {width}")
-    return Transformer(vocabulary, width, depth, heads, context)
+    return Transformer(vocabulary, width, depth, heads, context, causal)
 
 
 def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from zipfile import BadZipFile
 import torch
 
 from labkit.files import atomic_path
-from labkit.training.loop import Training
+from labkit.training.run import Training
 
 MAGIC = b"labkit checkpoint 1\n"
 

@@ -1,33 +1,55 @@
-"""Accuracy on held-out data. Never part of a step's time."""
+"""Scores on held-out data. Never part of a step's time."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from labkit.training.task import Batch, Task, classify
+
+
+@contextmanager
+def evaluation_mode(*models: nn.Module) -> Iterator[None]:
+    """Put models into evaluation mode; every part of them gets back the mode that it was in.
+
+    `model.train()` at the end would wake up the batch norms that somebody froze on purpose.
+    """
+    modes = [(part, part.training) for model in models for part in model.modules()]
+    try:
+        for model in models:
+            model.eval()
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """Return the share of right answers (0 to 1) of `model` over `batches`.
+def scores(model: nn.Module, batches: Iterable[Batch], task: Task | None = None) -> Tensor:
+    """Return one number an example of `batches`, float (examples,), on the CPU.
 
-    The model answers in evaluation mode and in fp32; it is given back in the mode it was in.
+    The model answers in evaluation mode and in fp32, and is given back as it was.
 
     Args:
-        model: gives logits (batch, classes) for inputs of `batches`.
-        batches: (inputs, labels int64 (batch,)), on the model's device.
+        model: on the device of the batches.
+        batches: what the task reads.
+        task: says what the number is; classification by default: 1 for a right answer, else 0.
 
     Raises:
-        ValueError: `batches` is empty.
+        ValueError: `batches` is empty, or the model's answers do not fit the targets.
     """
-    was_training = model.training
-    model.eval()
-    right = total = 0
-    try:
-        for inputs, labels in batches:
-            right += int((model(inputs).argmax(dim=-1) == labels).sum())
-            total += labels.numel()
-    finally:
-        model.train(was_training)
-    if total == 0:
+    task = classify() if task is None else task
+    with evaluation_mode(model):
+        found = [task.score(model, batch).float().cpu() for batch in batches]
+    if not found:
         raise ValueError("batches is empty: there is nothing to evaluate on")
-    return right / total
+    return torch.cat(found)
+
+
+def evaluate(model: nn.Module, batches: Iterable[Batch], task: Task | None = None) -> float:
+    """Return the mean score: the share of right answers (0 to 1), or the loss in nats.
+
+    Arguments and errors as for `scores`.
+    """
+    return float(scores(model, batches, task).double().mean())

@@ -1,10 +1,21 @@
-"""Optimizers as values: a recipe says which and how; `build` makes torch's own for a model."""
+"""Optimizers as values: a recipe says which and how; `build` makes torch's own for a model.
 
-from collections.abc import Iterable
+`build` takes the model, not its parameters: rates that differ by layer, groups without weight decay
+and optimizers for matrices alone need to know names and shapes.
+"""
+
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import nn
+
+
+class Optimizer(Protocol):
+    """What a recipe asks of an optimizer."""
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        """Return torch's optimizer over the model's parameters."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +34,10 @@ class SGD:
     def __post_init__(self) -> None:
         _check_lr(self.lr)
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Return torch's optimizer over `parameters`."""
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        """Return torch's optimizer over the model's parameters."""
         return torch.optim.SGD(
-            parameters,
+            model.parameters(),
             lr=self.lr,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
@@ -48,10 +59,10 @@ class AdamW:
     def __post_init__(self) -> None:
         _check_lr(self.lr)
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Return torch's optimizer over `parameters`."""
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        """Return torch's optimizer over the model's parameters."""
         return torch.optim.AdamW(
-            parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay
+            model.parameters(), lr=self.lr, betas=self.betas, weight_decay=self.weight_decay
         )
 
 

@@ -6,29 +6,60 @@
 `but` names what differs, and nothing else can: that is what makes a comparison fair.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass, fields, replace
-from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import nn
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from labkit.checks import check_positive_int
-from labkit.data import Batches, ImageData
 from labkit.facts import default_device
+from labkit.fingerprint import fingerprint
 from labkit.seeds import seed_everything
-from labkit.training.evaluate import evaluate
-from labkit.training.loop import Training, train
-from labkit.training.optimizers import SGD, AdamW
+from labkit.training.between import Between
+from labkit.training.evaluate import scores
+from labkit.training.optimizers import SGD, Optimizer
 from labkit.training.precision import precision_policy
+from labkit.training.run import Training, train
 from labkit.training.schedules import Schedule, one_cycle
+from labkit.training.task import Batch, Task, classify
 
 MEMORY_FORMATS = {
     "contiguous": torch.contiguous_format,
     "channels_last": torch.channels_last,
 }
+
+
+class SizedBatches(Sized, Iterable[Batch], Protocol):
+    """Batches of an epoch, with a length."""
+
+
+class Data(Protocol):
+    """What a recipe asks of its data; `labkit.data` has images and texts."""
+
+    @property
+    def train_size(self) -> int:
+        """Examples to train on."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A text that differs where the data do."""
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int,
+        memory_format: torch.memory_format,
+        device: torch.device,
+    ) -> SizedBatches:
+        """Return training batches, in a new order each epoch."""
+
+    def test_batches(
+        self, *, memory_format: torch.memory_format, device: torch.device
+    ) -> SizedBatches:
+        """Return the batches to evaluate on, the same each time."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +69,18 @@ class Recipe:
     Args:
         model: called without arguments, gives a fresh module, such as `models.convnet` or
             `partial(models.convnet, width=32)`.
-        data: images to train and test on.
-        optimizer: `SGD(…)`, `AdamW(…)`.
+        data: what to train and test on, such as `data.fashion()`.
+        task: what is learned; it must be able to read the data's batches.
+        optimizer: `SGD(…)`, `AdamW(…)`, or another value whose `build(model)` makes one.
         schedule: progress -> factor of the learning rate, or None for a constant rate.
         epochs: passes over the data; 1 when neither `epochs` nor `steps` is given.
         steps: optimizer steps instead of epochs.
-        batch_size: images a batch.
+        batch_size: examples a batch.
         accumulate: batches a step.
         precision: see `labkit.training.precision`.
         clip: largest gradient norm, or None.
-        label_smoothing: share of the target spread over all classes, 0 to 1.
+        augment: batch -> changed batch, on the device, or None.
+        between: generators around the steps, such as `(average_weights(0.99),)`.
         memory_format: "contiguous" (NCHW) or "channels_last" (NHWC), for weights and images.
         device: None takes the GPU if there is one.
         seed: of the starting weights, the order of the data and everything random.
@@ -57,8 +90,9 @@ class Recipe:
     """
 
     model: Callable[[], nn.Module]
-    data: ImageData
-    optimizer: SGD | AdamW = SGD(lr=0.2)  # noqa: RUF009 - frozen, so safe to share
+    data: Data
+    task: Task = classify()  # noqa: RUF009
+    optimizer: Optimizer = SGD(lr=0.2)  # noqa: RUF009 - frozen, so safe to share
     schedule: Schedule | None = one_cycle()  # noqa: RUF009
     epochs: int | None = None
     steps: int | None = None
@@ -66,7 +100,8 @@ class Recipe:
     accumulate: int = 1
     precision: str = "fp32"
     clip: float | None = None
-    label_smoothing: float = 0.0
+    augment: Callable[[Batch], Batch] | None = None
+    between: tuple[Between, ...] = ()
     memory_format: str = "channels_last"
     device: str | None = None
     seed: int = 0
@@ -88,12 +123,16 @@ class Recipe:
                 f"memory_format must be one of {', '.join(MEMORY_FORMATS)}, "
                 f"got {self.memory_format!r}"
             )
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing must lie in 0 … 1, got {self.label_smoothing!r}")
-        if self.batch_size > len(self.data.train_images):
+        if not isinstance(self.task, Task):
+            raise TypeError(f"task must be a task, such as classify(), got {self.task!r}")
+        if not isinstance(self.between, tuple):
+            raise TypeError(
+                f"between must be a tuple of generator functions, got {type(self.between).__name__}"
+            )
+        if self.batch_size > self.data.train_size:
             raise ValueError(
                 f"batch_size {self.batch_size} is larger than the training set "
-                f"({len(self.data.train_images)})"
+                f"({self.data.train_size})"
             )
 
     def but(self, **changes: Any) -> "Recipe":
@@ -116,18 +155,20 @@ class Recipe:
         return train(
             model,
             self.batches(),
-            self.optimizer.build(model.parameters()),
-            loss=partial(F.cross_entropy, label_smoothing=self.label_smoothing),
+            self.optimizer.build(model),
+            task=self.task,
             schedule=self.schedule,
             precision=self.precision,
             accumulate=self.accumulate,
             clip=self.clip,
+            augment=self.augment,
+            between=self.between,
             epochs=self.epochs,
             steps=self.steps,
             timed=timed,
         )
 
-    def batches(self) -> Batches:
+    def batches(self) -> SizedBatches:
         """Return the training batches of this recipe."""
         return self.data.batches(
             self.batch_size,
@@ -136,28 +177,31 @@ class Recipe:
             device=self._device(),
         )
 
-    def accuracy(self, model: nn.Module) -> float:
-        """Return the share of the test images (0 to 1) that `model` gets right."""
-        batches = self.data.test_batches(
+    def test_batches(self) -> SizedBatches:
+        """Return the batches that this recipe's models are evaluated on."""
+        return self.data.test_batches(
             memory_format=MEMORY_FORMATS[self.memory_format], device=self._device()
         )
-        return evaluate(model, batches)
 
-    def describe(self) -> dict[str, str]:
-        """Return {field: its value as text}, without memory addresses."""
-        return {field.name: _text(getattr(self, field.name)) for field in fields(self)}
+    def scores(self, model: nn.Module) -> Tensor:
+        """Return the task's score of each test example, float (examples,), on the CPU."""
+        return scores(model, self.test_batches(), self.task)
+
+    def evaluate(self, model: nn.Module) -> float:
+        """Return the mean score: the share of right answers (0 to 1), or the loss in nats."""
+        return float(self.scores(model).double().mean())
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return {field: a text that is equal where the values are}; see `labkit.fingerprint`."""
+        return {field.name: fingerprint(getattr(self, field.name)) for field in fields(self)}
 
     def differences(self, other: "Recipe") -> tuple[str, ...]:
-        """Return the names of the fields in which `other` differs."""
-        mine, theirs = self.describe(), other.describe()
+        """Return the names of the fields in which `other` differs, by value.
+
+        What cannot be compared, such as two lambdas, counts as different.
+        """
+        mine, theirs = self.fingerprints(), other.fingerprints()
         return tuple(name for name in mine if mine[name] != theirs[name])
 
     def _device(self) -> torch.device:
         return torch.device(self.device) if self.device else default_device()
-
-
-def _text(value: object) -> str:
-    if isinstance(value, partial):
-        settings = ", ".join(f"{name}={setting!r}" for name, setting in value.keywords.items())
-        return f"{value.func.__name__}({settings})"
-    return getattr(value, "__name__", None) or repr(value)

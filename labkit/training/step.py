@@ -6,12 +6,13 @@ from torch import Tensor
 
 
 class Phases(NamedTuple):
-    """Seconds of a step's four parts. On an accelerator true only with `timed=True`."""
+    """Seconds of a step's parts. On an accelerator true only with `timed=True`."""
 
     data: float
     forward: float
     backward: float
     optimizer: float
+    between: float = 0.0  # in the generators around the steps; see `labkit.training.between`
 
 
 class Step:
@@ -32,19 +33,23 @@ class Step:
         epoch: int,
         loss: Tensor | float,
         lr: float,
-        phases: tuple[float, float, float, float],
+        phases: tuple[float, ...],
     ) -> None:
         self.index, self.epoch, self.lr = index, epoch, lr
         self._loss, self._phases = loss, phases
 
+    def took_between(self, seconds: float) -> None:
+        """Add the seconds of the generators around the steps."""
+        self._phases = (*self._phases, seconds)
+
     @property
     def loss(self) -> float:
-        """Mean loss over the step's examples. On an accelerator, reading it waits for the step."""
+        """Mean loss over the step's targets. On an accelerator, reading it waits for the step."""
         return float(self._loss)
 
     @property
     def phases(self) -> Phases:
-        """Seconds of the step's four parts."""
+        """Seconds of the step's parts."""
         return Phases(*self._phases)
 
     @property

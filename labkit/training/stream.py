@@ -8,14 +8,13 @@ the same cards again.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from labkit.seeds import rng_state, set_rng_state
-
-Batch: TypeAlias = tuple[Tensor, Tensor]
+from labkit.training.task import Batch
 
 
 class EpochStream:
@@ -42,7 +41,6 @@ class EpochStream:
 
         Raises:
             ValueError: an epoch is empty.
-            TypeError: a batch is not a pair of tensors.
         """
         self.epoch, skip, epoch_rng = self._used
         if skip:
@@ -55,8 +53,13 @@ class EpochStream:
             self.epoch += 1
 
     def _one_epoch(self, skip: int, then: dict[str, Any] | None = None) -> Iterator[Batch]:
-        if hasattr(self.batches, "set_epoch"):
-            self.batches.set_epoch(self.epoch)
+        # A DataLoader has no epochs, but its sampler may: DistributedSampler deals every epoch in
+        # the same order unless it is told.
+        dealers: list[Any] = [self.batches]
+        dealers += [getattr(self.batches, name, None) for name in ("sampler", "batch_sampler")]
+        for dealer in dealers:
+            if hasattr(dealer, "set_epoch"):
+                dealer.set_epoch(self.epoch)
         self._epoch_rng, self._drawn = rng_state(), 0
         for batch in self.batches:
             self._drawn += 1
@@ -64,23 +67,13 @@ class EpochStream:
                 if self._drawn == skip and then is not None:
                     set_rng_state(then)
                 continue
-            yield self._to_device(batch)
+            # On a CPU they are there already: walking through them would cost microseconds.
+            yield batch if self._on_cpu else to_device(batch, self.device)
         if self._drawn == 0:
             raise ValueError(
                 f"batches gave nothing in epoch {self.epoch}: it is empty, or a generator that "
                 "can be iterated only once"
             )
-
-    def _to_device(self, batch: Batch) -> Batch:
-        try:
-            inputs, labels = batch
-            if self._on_cpu and isinstance(inputs, Tensor) and isinstance(labels, Tensor):
-                return inputs, labels  # they are there; `to` would cost a microsecond each
-            return inputs.to(self.device, non_blocking=True), labels.to(self.device)
-        except (TypeError, ValueError, AttributeError) as error:
-            raise TypeError(
-                f"a batch must be a pair of tensors (inputs, labels), got {type(batch).__name__}"
-            ) from error
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place after the last committed batch."""
@@ -91,3 +84,16 @@ class EpochStream:
         """Continue from a place; takes effect with the next iteration."""
         self._used = (state["epoch"], state["used"], state["epoch_rng"])
         self.epoch = state["epoch"]
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Return a nesting of tuples, lists and dictionaries with all its tensors on `device`."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):  # a named tuple
+        return type(batch)(*(to_device(part, device) for part in batch))
+    if isinstance(batch, tuple | list):
+        return type(batch)(to_device(part, device) for part in batch)
+    return batch

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from labkit.table import Table
-from labkit.training.loop import Training
+from labkit.training.run import Training
 from labkit.training.step import Phases, Step
 from labkit.watch import Panel, Point, Watched, feed, watch
 
@@ -29,6 +29,7 @@ def watch_training(training: Training) -> Watched[Step]:
     first, left = training.index + WARMUP_STEPS, len(training) - training.index
     size = max(1, left // POINTS)  # steps that a point stands for
     block: list[Phases] = []
+    parts = Phases._fields if training.between else Phases._fields[:4]
 
     def point(step: Step) -> list[Point]:
         if step.index < first:
@@ -38,13 +39,13 @@ def watch_training(training: Training) -> Watched[Step]:
             return []
         means = [1e3 * sum(seconds) / size for seconds in zip(*block, strict=True)]
         block.clear()
-        return [Point(0, band, step.index + 1, mean) for band, mean in enumerate(means)]
+        return [Point(0, band, step.index + 1, mean) for band, mean in enumerate(means[: len(parts)])]
 
     def table(steps: Sequence[Step]) -> Table | None:
         return phases_table([step.phases for step in steps if step.index >= first])
 
     title, y_label = "Where a step's time goes", "time of a step (ms)"
-    panel = Panel(title, y_label, ("steps",), Phases._fields, "stacked")
+    panel = Panel(title, y_label, ("steps",), parts, "stacked")
     return watch(training, panel, point, total=left, each="steps", table=table)
 
 
@@ -56,6 +57,7 @@ def phases_table(phases: Sequence[Phases]) -> Table | None:
     rows = [
         (name, f"{1e3 * median(seconds):.2f}", f"{100 * sum(seconds) / whole:.0f}")
         for name, seconds in zip(Phases._fields, zip(*phases, strict=True), strict=True)
+        if any(seconds)
     ]
     rows.append(("whole step", f"{1e3 * median(map(sum, phases)):.2f}", "100"))
     return Table(("part", "median ms", "% of the time"), tuple(rows))

@@ -48,7 +48,7 @@ def test_the_whole_net_and_the_changed_one_see_the_same_batches(monkeypatch):
     assert [recipe.seed for recipe in seen] == [105, 105, 106]
     first, same, other = (next(iter(recipe.batches()))[1] for recipe in seen)
     assert torch.equal(first, same) and not torch.equal(first, other)
-    assert (seen[1].epochs, seen[1].optimizer.lr, seen[0].label_smoothing) == (3, 0.05, 0.1)
+    assert (seen[1].epochs, seen[1].optimizer.lr, seen[0].task.label_smoothing) == (3, 0.05, 0.1)
 
 
 def test_accuracy_is_of_all_test_images_in_per_cent():

@@ -110,7 +110,7 @@ def test_evaluation_is_not_training_time(monkeypatch: pytest.MonkeyPatch) -> Non
         return 0.5
 
     monkeypatch.setattr("labkit.training.loop.perf_counter", clock)
-    monkeypatch.setattr(Recipe, "accuracy", slow)
+    monkeypatch.setattr(Recipe, "evaluate", slow)
     race = Race({"a": recipe()}, seeds=1, evaluations=5)
     list(race)
     assert race.records["a"][0].seconds == [4.0] * 10

@@ -10,7 +10,7 @@ from torch import nn
 
 from labkit import models
 from labkit.models import next_token_loss
-from labkit.training import train
+from labkit.training import next_token, train
 
 
 def small(**changes) -> models.Transformer:
@@ -115,7 +115,7 @@ def test_it_learns_a_text_by_heart_in_our_loop() -> None:
     model = small(width=32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     batches = [(text[:, :-1], text[:, 1:])]
-    losses = [s.loss for s in train(model, batches, optimizer, loss=next_token_loss, steps=60)]
+    losses = [s.loss for s in train(model, batches, optimizer, task=next_token(), steps=60)]
     assert losses[0] > 3.5
     assert losses[-1] < 0.1
 

@@ -13,6 +13,7 @@ FLOORS = {
     "seeds": 0,
     "facts": 1,
     "files": 1,
+    "fingerprint": 1,
     "table": 1,
     "units": 1,
     "watch": 1,

@@ -56,7 +56,7 @@ def start(batches: object, precision: str, seed: int = 0) -> Training:
     return train(
         model,
         batches,  # type: ignore[arg-type]
-        AdamW(lr=0.01).build(model.parameters()),
+        AdamW(lr=0.01).build(model),
         schedule=one_cycle(),
         precision=precision,
         epochs=3,
@@ -87,7 +87,7 @@ def simple_training(width: int = 64) -> Training:
     torch.manual_seed(0)
     model = models.mlp(hidden=width)
     batches = [(torch.randn(4, 64), torch.zeros(4, dtype=torch.long))] * 4
-    return train(model, batches, AdamW(lr=0.01).build(model.parameters()))
+    return train(model, batches, AdamW(lr=0.01).build(model))
 
 
 def saved(tmp_path: Path, width: int = 64) -> Path:
@@ -109,7 +109,7 @@ def test_refuses_a_checkpoint_of_another_model_and_changes_nothing(tmp_path: Pat
 def test_refuses_another_length_or_precision(tmp_path: Path) -> None:
     path = saved(tmp_path)
     model = models.mlp()
-    optimizer = AdamW(lr=0.01).build(model.parameters())
+    optimizer = AdamW(lr=0.01).build(model)
     batches = [(torch.randn(4, 64), torch.zeros(4, dtype=torch.long))] * 4
     with pytest.raises(ValueError, match="total is 4, this training's is 8"):
         checkpoint.load(path, train(model, batches, optimizer, epochs=2))
@@ -174,9 +174,9 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch) -> N
 
 def save_for_ever(path: Path, ready: Event) -> None:
     torch.set_num_threads(1)
-    ready.set()
     for number in itertools.count(1):
         checkpoint.write_state(path, {"number": torch.full((100_000,), number)})
+        ready.set()  # a whole file is there: what a kill finds from now on is no matter of speed
 
 
 @pytest.mark.timeout(120)
@@ -184,7 +184,7 @@ def test_fifty_kills_while_saving_never_break_the_file(tmp_path: Path) -> None:
     """A process saves without pause and is killed at a random moment, fifty times over."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["labkit.training.checkpoint"])
-    path, generator, found = tmp_path / "run.ckpt", random.Random(0), 0
+    path, generator = tmp_path / "run.ckpt", random.Random(0)
     for _ in range(50):
         ready = context.Event()
         saver = context.Process(target=save_for_ever, args=(path, ready))
@@ -195,11 +195,8 @@ def test_fifty_kills_while_saving_never_break_the_file(tmp_path: Path) -> None:
         saver.join(30)
         assert saver.exitcode == -signal.SIGKILL
         saver.close()
-        if path.exists():
-            found += 1
-            number = checkpoint.read_state(path)["number"]
-            assert torch.equal(number, torch.full((100_000,), int(number[0])))
-    assert found > 40
+        number = checkpoint.read_state(path)["number"]
+        assert torch.equal(number, torch.full((100_000,), int(number[0])))
 
 
 def test_temporary_files_of_killed_saves_do_not_pile_up(tmp_path: Path) -> None:

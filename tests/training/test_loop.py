@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from labkit import models
-from labkit.training import cosine, train
+from labkit.training import cosine, supervised, train
 
 
 def make_batches(count: int = 6, size: int = 8, seed: int = 0) -> list:
@@ -122,7 +122,7 @@ def test_clock_stands_still_between_steps(monkeypatch: pytest.MonkeyPatch) -> No
     for step in train(model, make_batches(), sgd(model)):
         now += 1000.0
         # data, forward, backward, optimizer: one tick each
-        assert step.phases == (1.0, 1.0, 1.0, 1.0)
+        assert step.phases == (1.0, 1.0, 1.0, 1.0, 0.0)
         assert step.seconds == 4.0
 
 
@@ -148,7 +148,7 @@ def test_an_interrupt_within_a_step_leaves_a_training_that_goes_on() -> None:
             raise KeyboardInterrupt
         return F.cross_entropy(outputs, labels)
 
-    training = train(broken, batches, sgd(broken), loss=interrupted_once)
+    training = train(broken, batches, sgd(broken), task=supervised(interrupted_once))
     with pytest.raises(KeyboardInterrupt):
         list(training)
     assert [step.index for step in training] == [2, 3, 4, 5]

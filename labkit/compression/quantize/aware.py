@@ -6,7 +6,7 @@ them stay and are what the optimizer moves: they add up steps too small to cross
 integer. Their gradient is taken straight through the rounding, as if it were not there.
 
     aware = quantization_aware(model, bits=4)
-    for step in train(aware, batches, SGD(lr=0.01).build(aware.parameters())):
+    for step in train(aware, batches, SGD(lr=0.01).build(aware)):
         ...
     small = finish(aware)  # the same outputs, to the bit
 

@@ -18,8 +18,9 @@ Source: Li et al., "PyTorch Distributed: Experiences on Accelerating Data Parall
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,8 +32,8 @@ from labkit.checks import check_positive_int
 from labkit.data import EpochBatches
 from labkit.distributed.collectives.coalesced import AllReduce, coalesced_mean
 from labkit.distributed.collectives.network_meter import NetworkMeter
-
-Loss = Callable[[Tensor, Tensor], Tensor]
+from labkit.facts import default_device
+from labkit.training import Batch, Metric, Task
 
 
 def average_gradients(
@@ -77,37 +78,54 @@ def _share(model: nn.Module, samples: int | None) -> float:
     """Return the weight of this rank's gradients in the mean."""
     if samples is None:
         return 1 / dist.get_world_size()
-    return samples / _over_all_ranks(samples, next(model.parameters()).device)
+    device = next(model.parameters()).device
+    return samples / _over_all_ranks(samples, device)
 
 
-def _over_all_ranks(samples: int, device: torch.device) -> int:
-    total = torch.tensor(samples, device=device)
+def _over_all_ranks(weight: float, device: torch.device) -> float:
+    total = torch.tensor(weight, dtype=torch.float64, device=device)
     dist.all_reduce(total)
     if not total:
         raise ValueError("samples must not be 0 on all ranks: there is nothing to average")
-    return int(total)
+    return float(total)
 
 
-def joined_mean(loss: Loss) -> Loss:
-    """Return a loss for ranks whose parts of a batch differ in size, for use with `data_parallel`.
+@dataclass(frozen=True)
+class joined_mean:
+    """A task for ranks whose parts of a batch weigh differently, for use with `data_parallel`.
 
-    DistributedDataParallel gives each rank the same weight. This loss is scaled by this rank's
-    share of the samples, so that the mean over ranks, of losses as of gradients, is that of one
-    process with the joined batch. A rank without samples takes part with zeros. It costs a small
-    message each time: where all parts are equal, do without.
+    DistributedDataParallel gives each rank the same weight. With this task, `train` scales a rank's
+    loss by its share of all targets that count, over all ranks and all batches of the step, so that
+    the mean over ranks, of losses as of gradients, is that of one process with the joined batch. A
+    rank without targets takes part with zeros. It costs a small message a step: where all parts
+    weigh the same, do without.
 
     Args:
-        loss: (outputs, labels) -> mean over the samples.
+        task: whose `weight` says how much a batch counts.
     """
 
-    def scaled(outputs: Tensor, labels: Tensor) -> Tensor:
-        samples = len(labels)
-        total = _over_all_ranks(samples, outputs.device)
-        if not samples:  # the mean of nothing is not a number
-            return outputs.sum() * 0
-        return loss(outputs, labels) * (samples * dist.get_world_size() / total)
+    task: Task
 
-    return scaled
+    @property
+    def metric(self) -> Metric:
+        """The task's own."""
+        return self.task.metric
+
+    def weight(self, batch: Batch) -> float:
+        """Return what this rank's batch weighs."""
+        return self.task.weight(batch)
+
+    def total_weight(self, weight: float) -> float:
+        """Return the sum of `weight` over all ranks."""
+        return _over_all_ranks(weight, default_device())
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the task's loss, times the number of ranks: their mean is taken afterwards."""
+        return self.task.loss(model, batch) * dist.get_world_size()
+
+    def score(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the task's own scores."""
+        return self.task.score(model, batch)
 
 
 class Accumulating(DistributedDataParallel):

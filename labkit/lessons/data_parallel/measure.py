@@ -229,7 +229,7 @@ def accuracy(recipe: Recipe) -> float:
     training = recipe.training()
     for _ in training:
         pass
-    return recipe.accuracy(training.model)
+    return recipe.evaluate(training.model)
 
 
 Optimizers = Mapping[str, Callable[..., torch.optim.Optimizer]]

@@ -42,7 +42,7 @@ class Pruned(NamedTuple):
 def pruned(model: nn.Module, recipe: Recipe) -> Pruned:
     """Return accuracy and compressed size of a model."""
     give_back_memory()  # of its training
-    return Pruned(recipe.accuracy(model), prune.compressed_bytes(model))
+    return Pruned(recipe.evaluate(model), prune.compressed_bytes(model))
 
 
 def read_masks(times: Mapping[str, Timing], guess: Prediction) -> Prose:

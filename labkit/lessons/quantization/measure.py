@@ -19,7 +19,7 @@ from labkit.lessons.memory import give_back_memory
 from labkit.measure import Ceiling, Estimate, flops, predict_seconds, traffic
 from labkit.models import ConvNet, Transformer, next_token_loss, transformer
 from labkit.seeds import seed_everything
-from labkit.training import AdamW, one_cycle, train
+from labkit.training import AdamW, next_token, one_cycle, train
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 Sweep: TypeAlias = dict[tuple[str, int], tuple[Tensor, dict[int, tuple[float, float]]]]
@@ -193,11 +193,9 @@ def language_model(text: TextData, width: int, steps: int) -> Transformer:
     """Return a transformer of two blocks, trained for a moment on the text."""
     seed_everything(0)
     model = transformer(text.vocabulary, width, depth=2, context=text.context)
-    optimizer = AdamW(lr=2e-3).build(model.parameters())
+    optimizer = AdamW(lr=2e-3).build(model)
     batches = text.batches(8)
-    for _ in train(
-        model, batches, optimizer, loss=next_token_loss, schedule=one_cycle(), steps=steps
-    ):
+    for _ in train(model, batches, optimizer, task=next_token(), schedule=one_cycle(), steps=steps):
         pass
     give_back_memory()
     return model.eval()

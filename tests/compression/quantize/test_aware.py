@@ -86,7 +86,7 @@ def test_training_moves_the_float_weights_and_rounds_them_anew() -> None:
         for n in dict(aware.named_parameters())
     } == set(dict(model.named_parameters()))
     batches = [(images, torch.arange(16) % 10)]
-    list(train(aware, batches, SGD(lr=0.1).build(aware.parameters()), schedule=cosine(), epochs=5))
+    list(train(aware, batches, SGD(lr=0.1).build(aware), schedule=cosine(), epochs=5))
     float_weights = dict(behind(aware).named_parameters())
     for name, weight in weights(aware).items():
         assert not torch.equal(float_weights[name], before[name])

@@ -110,7 +110,7 @@ def test_shuffled_masks_keep_as_many_of_each_tensor():
 
 def test_renewed_weights_are_new_and_statistics_fresh():
     model = tiny_model()
-    optimizer = SGD(0.1).build(model.parameters())
+    optimizer = SGD(0.1).build(model)
     for _ in train(model, tiny_recipe().batches(), optimizer, steps=3):
         pass
     before = copy.deepcopy(model.state_dict())

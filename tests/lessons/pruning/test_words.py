@@ -263,6 +263,6 @@ def test_pruned_measures_accuracy_and_size():
     recipe = tiny_recipe()
     model = recipe.model()
     assert words.pruned(model, recipe) == (
-        recipe.accuracy(model),
+        recipe.evaluate(model),
         prune.compressed_bytes(model),
     )

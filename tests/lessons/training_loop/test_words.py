@@ -227,7 +227,7 @@ def test_bars_are_as_high_as_an_image_takes():
     expected = [[1000, 1000], [2000, 2000], [4000, 10_000], [1000, 2000]]
     numpy.testing.assert_allclose(heights, expected)
     texts = [text.get_text() for text in axes.texts]
-    assert {"8000", "15000", *Phases._fields} <= set(texts)
+    assert {"8000", "15000", *Phases._fields[:4]} <= set(texts)
 
 
 def test_resumed_curves_start_at_the_checkpoint_and_what_is_equal_lies_on_top():

@@ -1,0 +1,234 @@
+"""A training under way, as an iterator of steps.
+
+A trainer class hides the loop and asks for a callback wherever you want to look in. Here the loop
+is yours: `train` yields after every step, and you print, plot, pause, time or stop between two.
+
+    for step in train(model, batches, optimizer, schedule=cosine(), epochs=3):
+        print(step.index, step.loss, step.lr, step.seconds)
+
+Whatever changes the work of a step is an argument; whatever changes the model (data parallel,
+masks, fake quantization) wraps the model; whatever changes the data wraps the batches; whatever is
+done between two steps is a generator around them. So a new technique never edits the loop, which
+stands in `labkit.training.loop`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from typing import Any
+
+import torch
+from torch import nn
+
+from labkit.checks import check_positive_int
+from labkit.seeds import rng_state, set_rng_state
+from labkit.training import loop
+from labkit.training.between import Between
+from labkit.training.precision import precision_policy
+from labkit.training.step import Step
+from labkit.training.stream import EpochStream
+from labkit.training.task import Batch, Task, classify
+
+
+class Training:
+    """A training under way: iterate to go on, from wherever it stands. Made by `train`.
+
+    Attributes:
+        model: what is trained.
+        answering: what to evaluate: the model, or an average of its weights.
+        index: steps done.
+        total: steps of the whole training.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Iterable[Batch],
+        optimizer: torch.optim.Optimizer,
+        task: Task,
+        schedule: Callable[[float], float] | None,
+        precision: str,
+        accumulate: int,
+        clip: float | None,
+        augment: Callable[[Batch], Batch] | None,
+        between: Sequence[Between],
+        total: int,
+        timed: bool,
+    ) -> None:
+        self.model, self.optimizer, self.task, self.schedule = model, optimizer, task, schedule
+        self.accumulate, self.clip, self.total = accumulate, clip, total
+        self.augment, self.between, self.answering = augment, tuple(between), model
+        self._memories: list[dict[str, Any]] = [{} for _ in self.between]
+        self.device = next(model.parameters()).device
+        self.precision = precision_policy(precision)
+        self.scaler = self.precision.scaler(self.device)
+        self.stream = EpochStream(batches, self.device)
+        self.index = 0
+        self.clock = loop.clock_of(self.device, waits=timed)
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+
+    def __len__(self) -> int:
+        return self.total
+
+    @property
+    def progress(self) -> float:
+        """Share of the steps that are done, 0 to 1."""
+        return self.index / self.total
+
+    def memory(self, value: Between) -> dict[str, Any]:
+        """Return what a `between` value remembers: tensors, numbers, texts, dictionaries of them.
+
+        It is a part of the state, empty at first.
+
+        Raises:
+            ValueError: `value` is not one of this training's.
+        """
+        for mine, memory in zip(self.between, self._memories, strict=True):
+            if mine is value:
+                return memory
+        raise ValueError(f"{value!r} is no `between` of this training")
+
+    def __iter__(self) -> Iterator[Step]:
+        """Yield a Step after each optimizer step until `total` is reached."""
+        steps = loop.steps(self)
+        for wrap in self.between:
+            steps = wrap(self, steps)
+        return loop.timed(self, steps) if self.between else steps
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the next step depends on: see `labkit.training.checkpoint`."""
+        return {
+            "index": self.index,
+            "total": self.total,
+            "precision": self.precision.name,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict() if self.scaler is not None else None,
+            "stream": self.stream.state_dict(),
+            "between": self._memories,
+            "rng": rng_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state: the next step is the one that would have followed, to the bit.
+
+        Raises:
+            ValueError: the state is of another model, length or precision; nothing was changed.
+        """
+        _check_same_model(self.model.state_dict(), state["model"])
+        for name, mine in (("total", self.total), ("precision", self.precision.name)):
+            if state[name] != mine:
+                raise ValueError(
+                    f"the checkpoint's {name} is {state[name]!r}, this training's is {mine!r}"
+                )
+        if len(state["between"]) != len(self.between):
+            raise ValueError(
+                f"the checkpoint's training has {len(state['between'])} generators between its "
+                f"steps, this one has {len(self.between)}"
+            )
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scaler is not None:
+            self.scaler.load_state_dict(state["scaler"])
+        self.stream.load_state_dict(state["stream"])
+        self.index = state["index"]
+        for memory, saved in zip(self._memories, state["between"], strict=True):
+            memory.clear()
+            memory.update(saved)
+        iter(self)  # what the memories hold takes effect now: `answering` may be an average
+        set_rng_state(state["rng"])
+
+
+def train(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    optimizer: torch.optim.Optimizer,
+    *,
+    task: Task | None = None,
+    schedule: Callable[[float], float] | None = None,
+    precision: str = "fp32",
+    accumulate: int = 1,
+    clip: float | None = None,
+    augment: Callable[[Batch], Batch] | None = None,
+    between: Sequence[Between] = (),
+    epochs: int | None = None,
+    steps: int | None = None,
+    timed: bool = False,
+) -> Training:
+    """Return a training to iterate over; nothing runs until you do.
+
+    Args:
+        model: any module with parameters; it stays on its device, batches are moved there.
+        batches: any iterable of batches, in the form that the task reads, that can be iterated
+            once an epoch.
+        optimizer: over the model's parameters.
+        task: what is learned; classification when left out. See `labkit.training.task`.
+        schedule: progress (0 … 1) -> factor of the learning rate; see `schedules`.
+        precision: "fp32", "bf16", "fp16" (with loss scaling) or "fp16-unscaled".
+        accumulate: batches whose gradients are added up for one step.
+        clip: largest norm of the gradient; None leaves it alone.
+        augment: changes each batch on its device, such as flips; draws from the global generators.
+        between: generators around the steps, the first one innermost; see `between`.
+        epochs: passes over the data; 1 when neither `epochs` nor `steps` is given.
+        steps: optimizer steps instead of epochs.
+        timed: wait for an accelerator at every reading of the clock; a CPU needs no waiting.
+
+    Raises:
+        ValueError: an argument out of range, both lengths given, or empty data.
+        TypeError: `task` is none, or `batches` has no length and `steps` is not given.
+        FloatingPointError: while iterating, when the loss is not finite.
+    """
+    if next(model.parameters(), None) is None:
+        raise ValueError("model has no parameters: there is nothing to train")
+    task = classify() if task is None else task
+    if not isinstance(task, Task):
+        raise TypeError(
+            "task must be a task, such as classify() or supervised(your_loss), "
+            f"got {type(task).__name__}"
+        )
+    check_positive_int("accumulate", accumulate)
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip must be a positive number, got {clip!r}")
+    return Training(
+        model=model,
+        batches=batches,
+        optimizer=optimizer,
+        task=task,
+        schedule=schedule,
+        precision=precision,
+        accumulate=accumulate,
+        clip=clip,
+        augment=augment,
+        between=between,
+        total=_total_steps(batches, epochs, steps, accumulate),
+        timed=timed,
+    )
+
+
+def _total_steps(
+    batches: Iterable[Batch], epochs: int | None, steps: int | None, accumulate: int
+) -> int:
+    if epochs is not None and steps is not None:
+        raise ValueError(f"give epochs or steps, not both (got {epochs} and {steps})")
+    if steps is not None:
+        check_positive_int("steps", steps)
+        return steps
+    epochs = 1 if epochs is None else epochs
+    check_positive_int("epochs", epochs)
+    if not isinstance(batches, Sized):
+        raise TypeError("batches has no length, so epochs cannot be counted: give steps instead")
+    total = epochs * len(batches) // accumulate
+    if total == 0:
+        raise ValueError(
+            f"batches is too short: {epochs} epoch(s) of {len(batches)} batches make no step "
+            f"with accumulate={accumulate}"
+        )
+    return total
+
+
+def _check_same_model(mine: dict[str, Any], theirs: dict[str, Any]) -> None:
+    for name in [*mine, *theirs]:
+        a, b = (tuple(s[name].shape) if name in s else "missing" for s in (mine, theirs))
+        if a != b:
+            raise ValueError(
+                f"the checkpoint is of another model: {name} is {b} there and {a} here"
+            )

@@ -1,0 +1,94 @@
+"""Ranks whose parts of a batch weigh differently: the mean is that of the joined batch."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from labkit import train
+from labkit.distributed import init, launch
+from labkit.distributed.parallel.data import data_parallel, joined_mean
+from labkit.training import IGNORE, classify, next_token
+
+
+def seeded(make):
+    torch.manual_seed(0)
+    return make()
+
+
+def one_step(model, batches):
+    """The last loss of steps that change no weight, as one of the ranks."""
+    still = torch.optim.SGD(model.parameters(), lr=0.0)
+    steps = train(model, batches, still, task=joined_mean(classify()))
+    return [step.loss for step in steps][-1]
+
+
+def losses_of(sizes):
+    with init() as world:
+        outputs, labels = (whole.split(sizes)[world.rank] for whole in scores(sizes))
+        return one_step(data_parallel(same_again()), [(outputs, labels)])
+
+
+def same_again():
+    """A model that answers with its inputs."""
+    model = nn.Linear(10, 10, bias=False)
+    nn.init.eye_(model.weight)
+    return model
+
+
+def scores(sizes):
+    generator = torch.Generator().manual_seed(2)
+    return torch.randn(sum(sizes), 10, generator=generator), torch.arange(sum(sizes)) % 10
+
+
+@pytest.mark.parametrize("sizes", [[4, 4], [5, 2], [3, 0]])
+def test_the_mean_of_the_ranks_losses_is_that_of_the_joined_batch(sizes):
+    losses = launch(losses_of, sizes=sizes, deadline=60)
+    assert sum(losses) / 2 == pytest.approx(F.cross_entropy(*scores(sizes)).item(), rel=1e-6)
+
+
+def nothing_at_all():
+    with init():
+        nobody = torch.zeros(0, 10), torch.zeros(0, dtype=torch.long)
+        return one_step(data_parallel(same_again()), [nobody])
+
+
+def text_with_padding():
+    """Two texts, with 2 and 12 targets that count."""
+    tokens = torch.randint(7, (2, 12), generator=torch.Generator().manual_seed(3))
+    targets = tokens.roll(-1, 1)
+    targets[0, 2:] = IGNORE
+    return tokens, targets
+
+
+def reader():
+    return seeded(lambda: nn.Sequential(nn.Embedding(7, 8), nn.Linear(8, 7))).double()
+
+
+def padded(accumulate):
+    """Weights after a step on one text a rank, which is cut in two for `accumulate` = 2."""
+    with init() as world:
+        model = data_parallel(reader(), accumulate=accumulate)
+        tokens, targets = (part[world.rank : world.rank + 1] for part in text_with_padding())
+        cuts = [slice(0, 5), slice(5, 12)] if accumulate == 2 else [slice(0, 12)]
+        batches = [(tokens[:, cut], targets[:, cut]) for cut in cuts]
+        task = joined_mean(next_token())
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        (step,) = train(model, batches, optimizer, task=task, accumulate=accumulate)
+        return step.loss, list(model.parameters())
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_ranks_weigh_by_the_targets_that_count(accumulate):
+    model = reader()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    (step,) = train(model, [text_with_padding()], optimizer, task=next_token())
+    results = launch(padded, accumulate=accumulate, deadline=60)
+    assert sum(loss for loss, _ in results) / 2 == pytest.approx(step.loss, rel=1e-12)
+    for _, parameters in results:
+        torch.testing.assert_close(parameters, list(model.parameters()), rtol=1e-10, atol=1e-12)
+
+
+def test_a_batch_that_is_empty_on_all_ranks_is_refused():
+    with pytest.raises(RuntimeError, match="samples must not be 0 on all ranks"):
+        launch(nothing_at_all, deadline=60)
