@@ -4,13 +4,13 @@ from labkit.training import (
     checkpoint,
     watched,  # noqa: F401  (so that live() knows a Training)
 )
-from labkit.training.between import Between, average_weights, unfreeze
+from labkit.training.between import average_weights, unfreeze
 from labkit.training.distillation import distill
 from labkit.training.evaluate import evaluate, evaluation_mode, scores
 from labkit.training.optimizers import SGD, AdamW, Optimizer
 from labkit.training.precision import PRECISIONS, Precision, fast_precision
 from labkit.training.recipe import Recipe
-from labkit.training.run import Training, train
+from labkit.training.run import Between, Training, train
 from labkit.training.schedules import Schedule, cosine, one_cycle
 from labkit.training.step import Phases, Step
 from labkit.training.task import (

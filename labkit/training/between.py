@@ -16,19 +16,14 @@ Those that belong to a technique stand with it: masks and sparsity in `labkit.co
 averages over ranks in `labkit.distributed`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
 
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from labkit.training.run import Training
 from labkit.training.step import Step
-
-if TYPE_CHECKING:
-    from labkit.training.run import Training
-
-Between: TypeAlias = "Callable[[Training, Iterator[Step]], Iterator[Step]]"
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,7 @@ class average_weights:
         if not 0 <= self.decay < 1:
             raise ValueError(f"decay must lie in 0 … 1 (1 excluded), got {self.decay!r}")
 
-    def __call__(self, training: "Training", steps: Iterator[Step]) -> Iterator[Step]:
+    def __call__(self, training: Training, steps: Iterator[Step]) -> Iterator[Step]:
         """Return the steps; the average goes on from where the training's memory has it."""
         memory = training.memory(self)
         averaged = AveragedModel(
@@ -97,7 +92,7 @@ class unfreeze:
 
     at: tuple[tuple[str, float], ...]
 
-    def __call__(self, training: "Training", steps: Iterator[Step]) -> Iterator[Step]:
+    def __call__(self, training: Training, steps: Iterator[Step]) -> Iterator[Step]:
         """Yield the steps; a part is thawed before the first step of its time."""
         parts = [(_part(training.model, name), when) for name, when in self.at]
         _thaw(parts, training.progress)

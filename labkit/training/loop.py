@@ -7,27 +7,44 @@ between two steps, and whether there is a next one.
 The clock runs inside a step only: what you do between two steps costs the training nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from math import isfinite
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from labkit.facts import synchronize
+from labkit.training.precision import Precision
 from labkit.training.schedules import lr_factor
 from labkit.training.step import Step
-from labkit.training.task import Batch
-
-if TYPE_CHECKING:
-    from labkit.training.run import Training
+from labkit.training.stream import EpochStream
+from labkit.training.task import Batch, Task
 
 
-def steps(training: Training) -> Iterator[Step]:
+@dataclass(eq=False)
+class Loop:
+    """All that a step needs, and how many are done; what each is, `train` says."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    task: Task
+    stream: EpochStream
+    schedule: Callable[[float], float] | None
+    precision: Precision
+    scaler: torch.amp.GradScaler | None
+    accumulate: int
+    clip: float | None
+    augment: Callable[[Batch], Batch] | None
+    device: torch.device
+    clock: Callable[[], float]
+    total: int
+    index: int = 0
+
+
+def steps(training: Loop) -> Iterator[Step]:
     """Yield a Step after each optimizer step until the training's `total` is reached.
 
     Raises:
@@ -93,7 +110,7 @@ def steps(training: Training) -> Iterator[Step]:
         yield step
 
 
-def timed(training: Training, wrapped: Iterator[Step]) -> Iterator[Step]:
+def timed(training: Loop, wrapped: Iterator[Step]) -> Iterator[Step]:
     """Yield the steps of generators around the loop, and add to each the time that they took."""
     while True:
         start = training.clock()
@@ -104,7 +121,7 @@ def timed(training: Training, wrapped: Iterator[Step]) -> Iterator[Step]:
         yield step
 
 
-def set_lr(training: Training) -> float:
+def set_lr(training: Loop) -> float:
     """Set the rate of every parameter group for the step to come; return the first group's."""
     groups = training.optimizer.param_groups
     if training.schedule is not None:
@@ -114,7 +131,7 @@ def set_lr(training: Training) -> float:
     return float(groups[0]["lr"])
 
 
-def shares_of(training: Training, batches: Sequence[Batch]) -> list[float]:
+def shares_of(training: Loop, batches: Sequence[Batch]) -> list[float]:
     """Return each batch's share of the step's mean, from what its own mean is taken over.
 
     Counted before the first forward pass: half-way through, nobody knows what a batch is a share
@@ -143,7 +160,7 @@ def nothing(model: nn.Module) -> Tensor:
     return torch.stack(sums).sum() * 0
 
 
-def check_previous(training: Training, previous: Step | None, step: Step) -> Step:
+def check_previous(training: Loop, previous: Step | None, step: Step) -> Step:
     """Return `step`, to be looked at later, once the one before it was seen to be finite.
 
     Raises:
@@ -156,7 +173,7 @@ def check_previous(training: Training, previous: Step | None, step: Step) -> Ste
     return step
 
 
-def not_finite(training: Training, loss: float, index: int, lr: float) -> FloatingPointError:
+def not_finite(training: Loop, loss: float, index: int, lr: float) -> FloatingPointError:
     """Return the error that says which step went wrong, and what to try."""
     return FloatingPointError(
         f"loss is {loss} at step {index} (lr {lr:.4g}, precision {training.precision.name}): "

@@ -17,11 +17,10 @@ from labkit.checks import check_positive_int
 from labkit.facts import default_device
 from labkit.fingerprint import fingerprint
 from labkit.seeds import seed_everything
-from labkit.training.between import Between
 from labkit.training.evaluate import scores
 from labkit.training.optimizers import SGD, Optimizer
 from labkit.training.precision import precision_policy
-from labkit.training.run import Training, train
+from labkit.training.run import Between, Training, train
 from labkit.training.schedules import Schedule, one_cycle
 from labkit.training.task import Batch, Task, classify
 

@@ -13,7 +13,8 @@ stands in `labkit.training.loop`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -21,14 +22,18 @@ from torch import nn
 from labkit.checks import check_positive_int
 from labkit.seeds import rng_state, set_rng_state
 from labkit.training import loop
-from labkit.training.between import Between
+from labkit.training.loop import Loop
 from labkit.training.precision import precision_policy
 from labkit.training.step import Step
 from labkit.training.stream import EpochStream
 from labkit.training.task import Batch, Task, classify
 
+Between: TypeAlias = "Callable[[Training, Iterator[Step]], Iterator[Step]]"
+"""What is done between two steps; see `labkit.training.between`."""
 
-class Training:
+
+@dataclass(eq=False)
+class Training(Loop):
     """A training under way: iterate to go on, from wherever it stands. Made by `train`.
 
     Attributes:
@@ -38,32 +43,12 @@ class Training:
         total: steps of the whole training.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        batches: Iterable[Batch],
-        optimizer: torch.optim.Optimizer,
-        task: Task,
-        schedule: Callable[[float], float] | None,
-        precision: str,
-        accumulate: int,
-        clip: float | None,
-        augment: Callable[[Batch], Batch] | None,
-        between: Sequence[Between],
-        total: int,
-        timed: bool,
-    ) -> None:
-        self.model, self.optimizer, self.task, self.schedule = model, optimizer, task, schedule
-        self.accumulate, self.clip, self.total = accumulate, clip, total
-        self.augment, self.between, self.answering = augment, tuple(between), model
+    between: tuple[Between, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.answering = self.model
         self._memories: list[dict[str, Any]] = [{} for _ in self.between]
-        self.device = next(model.parameters()).device
-        self.precision = precision_policy(precision)
-        self.scaler = self.precision.scaler(self.device)
-        self.stream = EpochStream(batches, self.device)
-        self.index = 0
-        self.clock = loop.clock_of(self.device, waits=timed)
-        for group in optimizer.param_groups:
+        for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
 
     def __len__(self) -> int:
@@ -188,19 +173,22 @@ def train(
     check_positive_int("accumulate", accumulate)
     if clip is not None and not clip > 0:
         raise ValueError(f"clip must be a positive number, got {clip!r}")
+    policy, device = precision_policy(precision), next(model.parameters()).device
     return Training(
         model=model,
-        batches=batches,
         optimizer=optimizer,
         task=task,
+        stream=EpochStream(batches, device),
         schedule=schedule,
-        precision=precision,
+        precision=policy,
+        scaler=policy.scaler(device),
         accumulate=accumulate,
         clip=clip,
         augment=augment,
-        between=between,
+        device=device,
+        clock=loop.clock_of(device, waits=timed),
         total=_total_steps(batches, epochs, steps, accumulate),
-        timed=timed,
+        between=tuple(between),
     )
 
 

@@ -39,7 +39,9 @@ def watch_training(training: Training) -> Watched[Step]:
             return []
         means = [1e3 * sum(seconds) / size for seconds in zip(*block, strict=True)]
         block.clear()
-        return [Point(0, band, step.index + 1, mean) for band, mean in enumerate(means[: len(parts)])]
+        return [
+            Point(0, band, step.index + 1, mean) for band, mean in enumerate(means[: len(parts)])
+        ]
 
     def table(steps: Sequence[Step]) -> Table | None:
         return phases_table([step.phases for step in steps if step.index >= first])
