@@ -31,6 +31,7 @@ test: $(VENV)/test.stamp
 		--nbval-lax --nbval-current-env --nbval-cell-timeout=120 tests notebooks
 
 bench: $(VENV)/bench.stamp
+	$(RUN) tests/support/find_browser.py --install
 	$(RUN) -m benchmarks
 
 notebooks: $(VENV)/lab.stamp

@@ -10,14 +10,14 @@ block just before. Latency: from the click until the kernel has said that the ru
 
 import contextlib
 import json
-import sys
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks.rows import Row
+from benchmarks.rows import Row, not_installed
 from labkit import Race, Recipe, data, models
 from labkit.measure.statistics import Estimate, median_interval, paired_ratio
 from labkit.widgets.race_feed import RaceFeed
@@ -36,11 +36,10 @@ CELLS = {
 
 def run(quick: bool = False) -> list[Row]:
     """Return the cost of the live view in per cent of a step, and the latency of Pause."""
-    try:
-        with _notebook(rounds=6 if quick else 12, blocks=8 if quick else 60) as notebook:
-            return [_cost(notebook), _latency(notebook, clicks=6 if quick else 40)]
-    except ImportError as error:
-        return [Row("live view", None, "", f"{error.name} is missing: pip install 'labkit[test]'")]
+    if find_spec("playwright") is None:
+        return [not_installed("live view", "playwright")]
+    with _notebook(rounds=6 if quick else 12, blocks=8 if quick else 60) as notebook:
+        return [_cost(notebook), _latency(notebook, clicks=6 if quick else 40)]
 
 
 class BlocksFeed(RaceFeed):
@@ -99,7 +98,7 @@ def _cost(notebook: Any) -> Row:
 
 
 def _latency(notebook: Any, clicks: int) -> Row:
-    from lab import LiveElement
+    from tests.support.pages import LiveElement
 
     notebook.run_cell("race")
     live = LiveElement(notebook.page)
@@ -117,19 +116,15 @@ def _latency(notebook: Any, clicks: int) -> Row:
 
 @contextlib.contextmanager
 def _notebook(**numbers: int) -> Iterator[Any]:
-    sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "browser")]
-    import nbformat
-    from lab import LabServer, opened, start_browser
+    # Here, because the kernel imports this file too, and needs no browser.
     from playwright.sync_api import sync_playwright
 
+    from tests.support.lab_server import LabServer, notebook_of, start_browser
+    from tests.support.pages import opened
+
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        made = nbformat.v4.new_notebook()
-        made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-        for name, text in CELLS.items():
-            source = text.format(**numbers) if name == "setup" else text
-            made.cells.append(nbformat.v4.new_code_cell(source, id=name))
-        path = Path(folder) / "live_view.ipynb"
-        nbformat.write(made, path)
+        cells = {**CELLS, "setup": CELLS["setup"].format(**numbers)}
+        path = notebook_of(cells, Path(folder) / "live_view.ipynb")
         server = LabServer(Path(folder) / "lab", ROOT)
         stack.callback(server.close)
         server.wait_until_ready()

@@ -34,17 +34,40 @@ CONDA_NAMES = {
 CONDA_EXTRAS = {"python", "pip", "setuptools"}
 
 
-def test_every_import_of_the_library_is_a_declared_dependency(root, pyproject):
-    declared = {name for name, _ in dependencies(pyproject)}
+def undeclared(files, declared):
+    """Return the distributions that files import and that none of the declared ones brings."""
     brought = {name for name, by in COMES_WITH.items() if by in declared}
     used = {
         module.split(".")[0]
-        for path in (root / "labkit").rglob("*.py")
+        for path in files
         for module, _ in imports(path.read_text(encoding="utf-8"))
+        if not module.startswith(".")
     }
-    foreign = used - sys.stdlib_module_names - {"labkit"}
+    foreign = used - sys.stdlib_module_names - {"labkit", "benchmarks", "tests"}
     names = {canonicalize_name(DISTRIBUTIONS.get(name, name)) for name in foreign}
-    assert names - declared - brought == set()
+    return names - declared - brought
+
+
+def test_every_import_of_the_library_is_a_declared_dependency(root, pyproject):
+    declared = {name for name, _ in dependencies(pyproject)}
+    assert undeclared((root / "labkit").rglob("*.py"), declared) == set()
+
+
+def test_every_import_of_the_benchmarks_comes_with_their_extra(root, pyproject):
+    """`make bench` works in a .venv in which there is no pytest."""
+    declared = {name for name, _ in dependencies(pyproject, ("lab", "bench"))}
+    sources = {
+        path: path.read_text(encoding="utf-8") for path in (root / "benchmarks").rglob("*.py")
+    }
+    helpers = {
+        root / "tests" / "support" / f"{module.split('.')[2]}.py"
+        for source in sources.values()
+        for module, _ in imports(source)
+        if module.startswith("tests.support.")
+    }
+    assert helpers  # a browser is started by the same code as in tests
+    assert undeclared([*sources, *helpers], declared) == set()
+    assert undeclared(sources, declared - {"playwright"}) == {"playwright"}
 
 
 @pytest.mark.parametrize(("name", "by"), COMES_WITH.items())

@@ -24,6 +24,8 @@ import nbformat
 import psutil
 from playwright.sync_api import Browser, Playwright
 
+from .find_browser import find_browser
+
 CHROMIUM_FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -173,11 +175,14 @@ def _children(pid: int) -> list[Any]:
 
 
 def start_browser(playwright: Playwright) -> Browser:
-    """Start the Chromium that is installed on this machine."""
-    return playwright.chromium.launch(executable_path=_browser_path(), args=CHROMIUM_FLAGS)
+    """Start the Chromium that is installed on this machine.
 
-
-def _browser_path() -> str:
-    from support.find_browser import find_browser
-
-    return str(find_browser())
+    Raises:
+        RuntimeError: there is none.
+    """
+    path = find_browser()
+    if path is None:
+        raise RuntimeError(
+            "no Chrome or Chromium starts here: python tests/support/find_browser.py --install"
+        )
+    return playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, Page
-from support.lab_server import LabServer
+
+from .lab_server import LabServer  # relative: the benchmarks import this as tests.support.pages
 
 
 class Notebook:
