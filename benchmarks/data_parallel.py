@@ -19,9 +19,14 @@ from torch import Tensor
 
 from benchmarks.rows import Row
 from labkit.distributed import launch
+from labkit.distributed.parallel.averaging import (
+    AVERAGINGS,
+    CEILING,
+    MEETING,
+    Averaging,
+    time_averagings,
+)
 from labkit.distributed.parallel.data import average_coalesced
-from labkit.lessons.data_parallel import measure
-from labkit.lessons.data_parallel.measure import CEILING, MEETING, Way
 from labkit.measure.statistics import median_interval
 
 CONTROLS = ("the ceiling again", "packing", MEETING)
@@ -31,10 +36,10 @@ def nothing(tensor: Tensor) -> None:
     """Exchange nothing."""
 
 
-WAYS: Mapping[str, Way] = {
-    **measure.WAYS,
-    "the ceiling again": Way(),
-    "packing": Way(after=partial(average_coalesced, all_reduce=nothing)),
+WAYS: Mapping[str, Averaging] = {
+    **AVERAGINGS,
+    "the ceiling again": Averaging(),
+    "packing": Averaging(after=partial(average_coalesced, all_reduce=nothing)),
 }
 
 
@@ -64,5 +69,5 @@ def rows(turns: Sequence[Mapping[str, Sequence[float]]]) -> list[Row]:
 
 
 def _turn(rounds: int) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = launch(measure.time_ways, rounds=rounds, ways=WAYS)[0]
+    times: dict[str, list[float]] = launch(time_averagings, rounds=rounds, averagings=WAYS)[0]
     return times

@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -100,26 +101,49 @@ def interleave(
         ValueError: no functions, or `rounds`, `warmup` or `threads` out of range.
         TypeError: a value of `functions` cannot be called.
     """
-    _check(functions, rounds, warmup)
     where = torch.device(device) if device is not None else facts.default_device()
-    samples: dict[str, list[float]] = {name: [] for name in functions}
     with facts.threads(threads):
-        for round_index in range(warmup + rounds):
-            for name in order_of_round(list(functions), round_index):
-                seconds = _time_once(functions[name], name, where)
-                if round_index >= warmup:
-                    samples[name].append(seconds)
-    return {name: Timing(name, tuple(taken)) for name, taken in samples.items()}
+        taken = in_turns(functions, partial(seconds_of, device=where), rounds=rounds, warmup=warmup)
+    return {name: Timing(name, tuple(seconds)) for name, seconds in taken.items()}
 
 
-def _time_once(function: Callable[[], object], name: str, device: torch.device) -> float:
+def in_turns(
+    functions: Mapping[str, Callable[[], object]],
+    clock: Callable[[Callable[[], object]], float],
+    *,
+    rounds: int,
+    warmup: int,
+) -> dict[str, list[float]]:
+    """Give each function to `clock` once a round, in the order of `order_of_round`.
+
+    Args:
+        functions: name -> function without arguments.
+        clock: calls a function and returns what that took; several ranks bring one of their own.
+        rounds, warmup: as for `interleave`.
+
+    Returns:
+        What the clock said, for each function and round.
+
+    Raises:
+        ValueError, TypeError: as for `interleave`.
+    """
+    _check(functions, rounds, warmup)
+    samples: dict[str, list[float]] = {name: [] for name in functions}
+    for number in range(warmup + rounds):
+        for name in order_of_round(list(functions), number):
+            try:
+                samples[name].append(clock(functions[name]))
+            except Exception as error:
+                error.add_note(f"raised while timing {name!r}")
+                raise
+    return {name: taken[warmup:] for name, taken in samples.items()}
+
+
+def seconds_of(function: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds of one call, until the device has done its work."""
     facts.synchronize(device)
     start = time.perf_counter()
-    try:
-        function()
-    except Exception as error:
-        error.add_note(f"raised while timing {name!r}")
-        raise
+    function()
     facts.synchronize(device)
     return time.perf_counter() - start
 

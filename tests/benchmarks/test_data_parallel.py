@@ -9,6 +9,7 @@ import torch
 
 from benchmarks import data_parallel
 from benchmarks.data_parallel import CEILING, CONTROLS, WAYS, rows
+from labkit import models
 from labkit.distributed import init, launch
 
 
@@ -73,7 +74,7 @@ def test_the_controls_do_not_mix_the_gradients_of_the_ranks():
 
 
 def test_a_quick_run_gives_a_figure_for_each_way_but_the_ceiling(monkeypatch):
-    smaller = partial(launch, network="mlp", batch=8, deadline=60)
+    smaller = partial(launch, make=models.mlp, shape=(8, 64), deadline=60)
     monkeypatch.setattr(data_parallel, "launch", smaller)
     found = data_parallel.run(quick=True)
     assert [row.name for row in found] == [name for name in WAYS if name != CEILING]

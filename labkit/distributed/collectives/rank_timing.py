@@ -9,52 +9,40 @@ Compare two by the ratios within rounds: `labkit.measure.paired_ratio(times["a"]
 """
 
 from collections.abc import Callable, Mapping
-from time import perf_counter
 
 import torch
 import torch.distributed as dist
 
-from labkit.checks import check_positive_int
 from labkit.facts import default_device, synchronize
-from labkit.measure import order_of_round
+from labkit.measure.timing import in_turns, seconds_of
 
 
 def interleave_ranks(
-    arms: Mapping[str, Callable[[], object]], rounds: int, *, warmup: int = 2
+    functions: Mapping[str, Callable[[], object]], rounds: int, *, warmup: int = 2
 ) -> dict[str, list[float]]:
     """Time functions that all ranks call together, each once a round.
 
     Args:
-        arms: name -> function; the same names in the same order on all ranks.
-        rounds: samples for each arm.
+        functions: name -> function; the same names in the same order on all ranks.
+        rounds: samples for each function.
         warmup: untimed rounds first. Two of them let DistributedDataParallel sort its buckets.
 
     Returns:
-        Seconds of the slowest rank for each arm and round, the same numbers on all ranks.
+        Seconds of the slowest rank for each function and round, the same numbers on all ranks.
 
     Raises:
-        ValueError: no arms, or `rounds` or `warmup` out of range.
+        ValueError: no functions, or `rounds` or `warmup` out of range.
+        TypeError: a value of `functions` cannot be called.
     """
-    if not arms:
-        raise ValueError("arms is empty: give at least one name and function")
-    check_positive_int("rounds", rounds)
-    if not isinstance(warmup, int) or isinstance(warmup, bool) or warmup < 0:
-        raise ValueError(f"warmup must be a whole number of at least 0, got {warmup!r}")
-    seconds = torch.zeros(warmup + rounds, len(arms), dtype=torch.float64)
-    columns = {name: column for column, name in enumerate(arms)}
-    for number, row in enumerate(seconds):
-        for name in order_of_round(list(arms), number):
-            row[columns[name]] = _seconds(arms[name])
-    dist.all_reduce(seconds, op=dist.ReduceOp.MAX)
-    return dict(zip(arms, seconds[warmup:].T.tolist(), strict=True))
+    mine = in_turns(functions, _seconds_from_a_common_start, rounds=rounds, warmup=warmup)
+    # One message at the end: a maximum after each call would be work between two samples.
+    slowest = torch.tensor(list(mine.values()), dtype=torch.float64)
+    dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
+    return dict(zip(mine, slowest.tolist(), strict=True))
 
 
-def _seconds(function: Callable[[], object]) -> float:
-    """Return this rank's time for one call, after all ranks have come to it."""
+def _seconds_from_a_common_start(function: Callable[[], object]) -> float:
     device = default_device()
-    synchronize(device)
+    synchronize(device)  # first: a rank whose device still works would come late from the barrier
     dist.barrier()
-    start = perf_counter()
-    function()
-    synchronize(device)
-    return perf_counter() - start
+    return seconds_of(function, device)

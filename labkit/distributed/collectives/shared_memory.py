@@ -18,11 +18,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from labkit.checks import check_positive_int
 from labkit.distributed.collectives.coalesced import AllReduce
-from labkit.distributed.parallel.data import average_coalesced
 
 MARK = 16
 """Bytes of chance by which a rank knows the file of this very group."""
@@ -64,22 +63,6 @@ def shared_memory(elements: int, dtype: torch.dtype = torch.float32) -> AllReduc
         tensor.copy_(rows.sum(dim=0).view(tensor.shape))
 
     return all_reduce
-
-
-class ThroughMemory:
-    """`average_coalesced` for one model, through such memory: call it after backward.
-
-    The memory is made at the first call, which all ranks do together.
-    """
-
-    def __init__(self) -> None:
-        self._all_reduce: AllReduce | None = None
-
-    def __call__(self, model: nn.Module) -> None:
-        """Replace the gradients by their means; float32, on the CPU."""
-        if self._all_reduce is None:
-            self._all_reduce = shared_memory(sum(one.numel() for one in model.parameters()))
-        average_coalesced(model, all_reduce=self._all_reduce)
 
 
 def _map(elements: int, dtype: torch.dtype, rank: int) -> Tensor:

@@ -9,106 +9,24 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.parallel import DistributedDataParallel
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.profiler import ProfilerActivity, profile
 
 from labkit import models
 from labkit.data import ImageData
 from labkit.distributed import World, init
-from labkit.distributed.collectives.network_meter import NetworkMeter
 from labkit.distributed.collectives.rank_timing import interleave_ranks
-from labkit.distributed.collectives.shared_memory import ThroughMemory
-from labkit.distributed.parallel.data import average_coalesced, average_gradients, data_parallel
+from labkit.distributed.parallel.averaging import AVERAGINGS, Averaging, RepeatedStep
+from labkit.distributed.parallel.data import data_parallel
 from labkit.facts import threads
 from labkit.measure.quiet_profiler import without_engine_lines
 from labkit.plan.efficiency import StepCost
 from labkit.plan.messages import fit_cost
 from labkit.training import SGD, Recipe, cosine
 
-CEILING = "no communication"
-MEETING = "meeting"
-STEPS = 3
-"""Training steps in a sample. In a single one, whoever is late would have no time to catch up."""
 
-
-class Way(NamedTuple):
-    """A way to make one model of many: what wraps it, and what is done after backward."""
-
-    wrap: Callable[[nn.Module], nn.Module] = lambda model: model
-    after: Callable[[nn.Module], object] = lambda model: None
-
-
-def meet(model: nn.Module) -> None:
-    """Send nothing, but wait until the other ranks have come as far."""
-    dist.barrier()
-
-
-WAYS = {
-    CEILING: Way(),
-    "naive": Way(after=average_gradients),
-    "one message": Way(after=average_coalesced),
-    "one message, shared memory": Way(after=ThroughMemory()),
-    "DDP, as it comes": Way(DistributedDataParallel),
-    "DDP, tuned": Way(data_parallel),
-    "DDP, small buckets": Way(partial(data_parallel, bucket_mib=0.05)),
-    "DDP, in bf16": Way(lambda model: data_parallel(model, meter=NetworkMeter(torch.bfloat16))),
-    "DDP, contiguous weights": Way(
-        lambda model: data_parallel(model.to(memory_format=torch.contiguous_format))
-    ),
-    MEETING: Way(after=meet),
-}
-"""The first is the honest ceiling: the same processes at the same time, each for itself.
-
-The last is a control: what it loses is nothing but waiting for whoever is late.
-"""
-
-
-class Work:
-    """Training steps on one batch of noise, which computes as pictures do, again and again."""
-
-    def __init__(self, way: Way, network: str, batch: int, world: World) -> None:
-        torch.manual_seed(0)
-        model: nn.Module = {"convnet": models.convnet, "mlp": models.mlp}[network]()
-        images = torch.randn(batch, *((64,) if network == "mlp" else (1, 28, 28)))
-        if network == "convnet":
-            model = model.to(memory_format=torch.channels_last)
-            images = images.contiguous(memory_format=torch.channels_last)
-        self.model, self.after = way.wrap(model.to(world.device)), way.after
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-4, momentum=0.9)
-        self.images = images.to(world.device)
-        self.labels = torch.arange(batch, device=world.device) % 10
-
-    def step(self) -> None:
-        """Do one training step."""
-        self.optimizer.zero_grad()
-        with record_function("forward"):
-            loss = F.cross_entropy(self.model(self.images), self.labels)
-        with record_function("backward"):
-            torch.autograd.backward(loss)
-            self.after(self.model)
-        with record_function("optimizer"):
-            self.optimizer.step()
-
-    def steps(self) -> None:
-        """Do a few of them."""
-        for _ in range(STEPS):
-            self.step()
-
-
-def time_ways(
-    rounds: int, *, ways: Mapping[str, Way] = WAYS, network: str = "convnet", batch: int = 128
-) -> dict[str, list[float]]:
-    """Time the ways in turn: seconds of STEPS steps of the slowest rank.
-
-    Args:
-        rounds: samples of each way.
-        ways: what to compare.
-        network: "convnet", or "mlp".
-        batch: images a rank.
-    """
-    with init() as world:
-        work = {name: Work(way, network, batch, world) for name, way in ways.items()}
-        return interleave_ranks({name: one.steps for name, one in work.items()}, rounds)
+def step_of(averaging: Averaging, batch: int, world: World) -> RepeatedStep:
+    """Return a step of the conv net on `batch` images a rank."""
+    return RepeatedStep(averaging, models.convnet, (batch, 1, 28, 28), world.device)
 
 
 def time_scaling(rounds: int, batch: int = 128) -> dict[str, list[float]]:
@@ -121,10 +39,10 @@ def time_scaling(rounds: int, batch: int = 128) -> dict[str, list[float]]:
     """
     with init() as world:
         first, size = world.rank == 0, world.size
-        small, large = (Work(WAYS[CEILING], "convnet", n, world) for n in (batch, size * batch))
-        together = Work(WAYS["DDP, tuned"], "convnet", batch, world)
+        small, large = (step_of(Averaging(), n, world) for n in (batch, size * batch))
+        together = step_of(AVERAGINGS["DDP, tuned"], batch, world)
 
-        def alone(work: Work, count: int) -> None:
+        def alone(work: RepeatedStep, count: int) -> None:
             if first:  # the others wait at the next barrier
                 with threads(count):
                     work.steps()
@@ -142,7 +60,7 @@ def time_costs(rounds: int) -> StepCost:
     """Measure what a step of the conv net costs: a line through two batches, and two messages."""
     few, many, short, long = 8, 128, 2**10, 2**22
     with init() as world:
-        work = {n: Work(WAYS[CEILING], "convnet", n, world) for n in (few, many)}
+        work = {n: step_of(Averaging(), n, world) for n in (few, many)}
         sent = {n: torch.zeros(n // 4, device=world.device) for n in (short, long)}
         arms: dict[str, Callable[[], object]] = {f"{n} images": w.step for n, w in work.items()}
         arms |= {f"{n} bytes": partial(dist.all_reduce, tensor) for n, tensor in sent.items()}
@@ -165,8 +83,8 @@ class Span(NamedTuple):
 def timeline(batch: int = 128, bucket_mib: float = 0.05) -> list[Span]:
     """Profile one step and return what this rank did when; time starts with the forward pass."""
     with init() as world:
-        way = Way(partial(data_parallel, bucket_mib=bucket_mib))
-        work = Work(way, "convnet", batch, world)
+        way = Averaging(partial(data_parallel, bucket_mib=bucket_mib))
+        work = step_of(way, batch, world)
         for _ in range(4):  # the first ones build kernels and sort the buckets
             work.step()
         with without_engine_lines(), profile(activities=[ProfilerActivity.CPU]) as seen:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from labkit.compare import Verdict
+from labkit.distributed.parallel.averaging import CEILING, MEETING, STEPS
 from labkit.lessons.data_parallel.checks import ENOUGH
-from labkit.lessons.data_parallel.measure import CEILING, MEETING, STEPS
 from labkit.lessons.prose import Prose
 from labkit.measure import Estimate, paired_ratio
 from labkit.plan.efficiency import StepCost
@@ -48,7 +48,7 @@ def read_ways(times: Times) -> Prose:
     """Return which way comes nearest to the ceiling, what each change did, and where the rest goes.
 
     Args:
-        times: of measure.time_ways; any way but the ceiling may be missing.
+        times: of time_averagings; any way but the ceiling may be missing.
     """
     share = {name: one for name, one in shares(times).items() if name not in (CEILING, MEETING)}
     best = max(share, key=lambda name: share[name].value)
@@ -141,7 +141,7 @@ def read_cost(cost: StepCost, times: Times, batch: int = 128) -> Prose:
 
     Args:
         cost: measured by measure.time_costs.
-        times: of measure.time_ways, with two ranks and `batch` images each.
+        times: of time_averagings, with two ranks and `batch` images each.
         batch: images a rank.
     """
     message = cost.message

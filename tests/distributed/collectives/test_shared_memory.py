@@ -9,12 +9,9 @@ from time import sleep
 import pytest
 import torch
 import torch.distributed as dist
-from torch.nn.functional import cross_entropy
 
-from labkit import models
 from labkit.distributed import RankError, init, launch
-from labkit.distributed.collectives.shared_memory import ThroughMemory, shared_memory
-from labkit.distributed.parallel.data import average_coalesced
+from labkit.distributed.collectives.shared_memory import shared_memory
 
 LARGEST = 240
 
@@ -127,23 +124,3 @@ def test_wrong_number_of_elements() -> None:
 
     with pytest.raises(RankError, match="elements must be a whole number of at least 1"):
         launch(none, 1, deadline=60)
-
-
-def test_gradients_are_those_of_one_message() -> None:
-    def both() -> bool:
-        with init() as world:
-            through_memory, same = ThroughMemory(), True
-            model = models.convnet(width=2)
-            for step in range(3):
-                torch.manual_seed(10 * step + world.rank)
-                images, labels = torch.randn(4, 1, 28, 28), torch.arange(4)
-                gradients = []
-                for average in (average_coalesced, through_memory):
-                    model.zero_grad()
-                    torch.autograd.backward(cross_entropy(model(images), labels))
-                    average(model)
-                    gradients.append([parameter.grad for parameter in model.parameters()])
-                same &= all(map(torch.equal, *gradients))
-        return same
-
-    assert launch(both, 2, deadline=60) == [True, True]

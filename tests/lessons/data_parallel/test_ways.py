@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from labkit.lessons.data_parallel import measure, ways
-from labkit.lessons.data_parallel.measure import CEILING, MEETING
+from labkit.distributed.parallel.averaging import AVERAGINGS, CEILING, MEETING
+from labkit.lessons.data_parallel import ways
 from labkit.plan.efficiency import StepCost
 from labkit.plan.messages import MessageCost
 
@@ -93,15 +93,15 @@ def test_where_the_rest_goes(meeting, noise, words, never):
 
 def test_every_way_of_the_notebook_is_told():
     """No name is left out, also of those that have yet to come."""
-    measured = times(**{name: 0.9 for name in measure.WAYS if name != CEILING})
+    measured = times(**{name: 0.9 for name in AVERAGINGS if name != CEILING})
     table = str(ways.ways_table(measured))
-    assert all(name in table for name in measure.WAYS)
+    assert all(name in table for name in AVERAGINGS)
     assert "0.90 (0.90 to 0.90)" in table and "0.3  " in table  # 1 ms, three steps
     figures = ways.figures(measured)
-    assert len(figures) == len(measure.WAYS) - 1
+    assert len(figures) == len(AVERAGINGS) - 1
     assert figures["naive, of the ceiling"][0].value == pytest.approx(0.9)
     said = ways.read_ways(measured)
-    for name in measure.WAYS:
+    for name in AVERAGINGS:
         tail = name.removeprefix("DDP, ")
         assert name in said or tail in said or name in (CEILING, MEETING)
 
