@@ -25,6 +25,7 @@ from papermill.exceptions import PapermillException, PapermillExecutionError
 from labkit.cli import UsageError, places, store
 from labkit.cli.memory import ProcessWatch
 from labkit.files import atomic_path
+from labkit.lessons import minutes
 
 # Seconds that one cell may take, for each profile.
 PROFILES = {"smoke": 120, "quick": 900, "full": 14_400}
@@ -82,13 +83,17 @@ def run(notebook: Path, profile: str, keep: bool = False) -> bool:
     Args:
         notebook: the notebook; its parameters cell has the tag "parameters".
         profile: a key of `PROFILES`.
-        keep: store the cleaned outputs in `notebook` when the run passed.
+        keep: store the cleaned outputs in `notebook` when the run passed, and note how long it took
+            if it is one of the project's.
     """
     original = read(notebook)
+    timed = keep and notebook.parent == places.root() / "notebooks"
     output = places.results() / f"{notebook.stem}.{profile}.ipynb"
     output.parent.mkdir(parents=True, exist_ok=True)
     os.environ.update(LABKIT_PROFILE=profile, LABKIT_RESULTS=str(output.parent))
     print(f"{notebook.name} ({profile})", flush=True)
+    # Before the run, as the notebook itself does: a machine is slower when it has got warm.
+    step = minutes.reference_step() if timed else 0.0
     start = time.monotonic()
     with ProcessWatch() as watch:
         progress = Progress(original, watch)
@@ -98,6 +103,9 @@ def run(notebook: Path, profile: str, keep: bool = False) -> bool:
         error = f"processes outlived the notebook: {', '.join(left)}"
     if error is None and keep:
         error = keep_outputs(original, notebook, output, profile)
+    if error is None and timed:
+        took = minutes.StoredRun(round(progress.seconds, 1), float(f"{step:.3g}"))
+        minutes.store_run(notebook.stem[:2], profile, took)
     if error is not None:
         page = write_html(output)
         print(f"FAILED {notebook.name}: {error}\n  see {page}", file=sys.stderr, flush=True)
@@ -117,6 +125,7 @@ class Progress:
         self.watch = watch
         self.total = len(store.code_cells(notebook))
         self.done = 0
+        self.seconds = 0.0
         self.current = "none"
         self._start = 0.0
 
@@ -126,12 +135,13 @@ class Progress:
         self._start = time.monotonic()
 
     def finished(self, cell: NotebookNode, **_: Any) -> None:
-        """Print the number, the id and the seconds of the cell that ended."""
+        """Print the number, the id and the seconds of the cell that ended, and add them up."""
         self.watch.sample()
         if "injected-parameters" in cell.metadata.get("tags", []):
             return
         self.done += 1
         seconds = time.monotonic() - self._start
+        self.seconds += seconds
         warned = " (wrote to stderr)" if any(map(store.is_stderr, cell.outputs)) else ""
         print(f"  {self.done:3}/{self.total} {cell['id']:32} {seconds:7.1f} s{warned}", flush=True)
 

@@ -17,7 +17,8 @@ import nbformat
 import psutil
 import pytest
 
-from labkit.cli import main
+from labkit.cli import main, places
+from labkit.lessons import minutes
 
 PARAMETERS = "profile = 'quick'"
 
@@ -238,3 +239,34 @@ def test_the_environment_of_a_run_does_not_name_the_user(labkit_run, make_notebo
     labkit_run(path, "--profile", "smoke", "--store")
     assert str(tmp_path) not in path.read_text()
     assert os.path.expanduser("~") not in path.read_text()  # noqa: PTH111 - the text as it is
+
+
+@pytest.fixture
+def noted(tmp_path, monkeypatch):
+    """Where runs are noted, in a clone of this test, on a machine whose step takes 0.25 s."""
+    noted = tmp_path / "stored_runs.json"
+    noted.write_text("{}")
+    monkeypatch.setattr(places, "root", lambda: tmp_path)
+    monkeypatch.setattr(minutes, "STORED_RUNS", noted)
+    monkeypatch.setattr(minutes, "reference_step", lambda: 0.25)
+    return noted
+
+
+def test_how_long_a_stored_notebook_took_is_noted(labkit_run, make_notebook, noted, tmp_path):
+    sleep = "import time\ntime.sleep(0.3)"
+    make_notebook("90_a.ipynb", tmp_path / "notebooks", parameters=PARAMETERS, a=sleep, b=sleep)
+    assert labkit_run("90", "--profile", "smoke").returncode == 0
+    assert noted.read_text() == "{}"
+    printed = labkit_run("90", "--store").stdout
+    seconds = [float(each) for each in re.findall(r"([\d.]+) s$", printed, re.MULTILINE)]
+    run = minutes.stored_run("90", "quick")
+    assert run.reference_step == 0.25
+    assert 0.6 <= run.seconds == pytest.approx(sum(seconds), abs=0.05 * (len(seconds) + 1))
+
+
+def test_only_the_projects_own_notebooks_are_noted(labkit_run, make_notebook, noted, tmp_path):
+    other = make_notebook(parameters=PARAMETERS)
+    assert labkit_run(other, "--profile", "smoke", "--store").returncode == 0
+    failed = make_notebook("91_b.ipynb", tmp_path / "notebooks", parameters=PARAMETERS, b="1 / 0")
+    assert labkit_run(failed, "--profile", "smoke", "--store").returncode == 1
+    assert noted.read_text() == "{}"
