@@ -16,8 +16,8 @@ import traitlets
 from matplotlib.figure import Figure
 
 from labkit.facts import threads
-from labkit.widgets.base import QuietWidget, source
 from labkit.widgets.controls import Control, as_control
+from labkit.widgets.quiet_widget import QuietWidget, source
 from labkit.widgets.style import Picture, picture
 
 Measurement: TypeAlias = Callable[..., Figure | tuple[Figure, str]]

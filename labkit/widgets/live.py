@@ -25,8 +25,8 @@ from IPython.display import DisplayHandle, display
 from labkit.facts import threads
 from labkit.table import Table
 from labkit.watch import Feed, ProcessFeed, Watched, feed
-from labkit.widgets.pace import Pace
 from labkit.widgets.style import Picture
+from labkit.widgets.throttle import Throttle
 from labkit.widgets.twin import twin
 from labkit.widgets.view import LiveView, as_message
 
@@ -92,8 +92,8 @@ class LiveRun:
         self._thread: threading.Thread | None = None
         self._handle: DisplayHandle | None = None
         self.picture: Picture | None = None
-        self._rows_pace = Pace(0.01, SHORTEST, LONGEST)
-        self._table_pace = Pace(0.005, SHORTEST, LONGEST_TABLE)
+        self._rows_throttle = Throttle(0.01, SHORTEST, LONGEST)
+        self._table_throttle = Throttle(0.005, SHORTEST, LONGEST_TABLE)
 
     # -- what the reader calls ---------------------------------------------------------------
 
@@ -191,7 +191,7 @@ class LiveRun:
             elif not self._feed.advance():
                 self.state = "finished"
                 return
-            elif self._rows_pace.due():
+            elif self._rows_throttle.due():
                 self._update()
         self.state = "stopped"
 
@@ -212,14 +212,14 @@ class LiveRun:
 
     def _update(self, last: bool = False) -> None:
         began = perf_counter()
-        if last or self._table_pace.due():
+        if last or self._table_throttle.due():
             self._table = self._feed.table()
-            self._table_pace.done(began)
+            self._table_throttle.done(began)
         began = perf_counter()
         error = "" if self.error is None else f"{type(self.error).__name__}: {self.error}"
         message = as_message(self._feed.status(), self._table, self.state, error)
         self.view.update(self._feed.rows(), message)
-        self._rows_pace.done(began)
+        self._rows_throttle.done(began)
 
     def _finish(self) -> None:
         self._update(last=True)

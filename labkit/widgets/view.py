@@ -13,7 +13,7 @@ import traitlets
 
 from labkit.table import Table
 from labkit.watch import History, Panel, Point, Status
-from labkit.widgets.base import QuietWidget, source
+from labkit.widgets.quiet_widget import QuietWidget, source
 
 
 def _as_bytes(history: bytearray, _widget: object) -> bytes:

@@ -7,7 +7,7 @@ import pytest
 from support.common import tiny_data
 
 from labkit.measure import Ceiling, Estimate, paired_ratio, standing
-from labkit.widgets import charts
+from labkit.widgets import charts, style
 
 
 def roof() -> Ceiling:
@@ -37,8 +37,47 @@ def test_points_close_together_keep_their_labels_apart() -> None:
         for name, seconds in (("a", 0.050), ("b", 0.051), ("c", 0.052))
     }
     axes = charts.roofline(roof(), points).axes[0]
-    heights = sorted(t.xyann[1] for t in axes.texts if t.get_text()[:2] in {"a:", "b:", "c:"})
+    heights = sorted(t.xy[1] for t in axes.texts if t.get_text()[:2] in {"a:", "b:", "c:"})
     assert min(b / a for a, b in itertools.pairwise(heights)) >= 1.44
+
+
+def test_lines_carry_their_names_where_they_end() -> None:
+    axes = style.figure().subplots()
+    curves = {"falls": ([1, 2, 4], [3.0, 2.0, 1.0]), "rises": ([1, 2, 4], [0.5, 2.0, 5.0])}
+    charts.lines(axes, curves, "Both", "steps", "loss (nats)", marks=True, bottom=0)
+    falls, rises = axes.get_lines()
+    assert (list(falls.get_ydata()), list(rises.get_xdata())) == ([3, 2, 1], [1, 2, 4])
+    assert falls.get_marker() != rises.get_marker() and falls.get_color() != rises.get_color()
+    heights = {text.get_text(): text.xy[1] for text in axes.texts}
+    assert heights["rises"] > heights["falls"]
+    assert axes.get_xlim() == (1, 4) and axes.get_ylim()[0] == 0
+
+
+def test_rows_are_named_from_top_to_bottom() -> None:
+    axes = style.figure().subplots()
+    charts.name_rows(axes, ["first", "second"], color="red")
+    axes.figure.draw_without_rendering()
+    labels = axes.get_yticklabels()
+    assert [label.get_text() for label in labels] == ["first", "second"]
+    assert labels[0].get_window_extent().y0 > labels[1].get_window_extent().y0
+    assert labels[0].get_color() == "red"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0.8, 1200, ["1", "10", "100", "1000"]),
+        (0.2, 5, ["0.3", "1", "3"]),
+        (2, 5.5, ["2", "5"]),
+        (6, 8.5, ["6", "7", "8"]),
+    ],
+)
+def test_a_logarithmic_axis_has_plain_numbers(low: float, high: float, ticks: list[str]) -> None:
+    axes = style.figure().subplots()
+    axes.set(yscale="log", ylim=(low, high))
+    charts.plain_ticks(axes.yaxis, low, high)
+    axes.figure.draw_without_rendering()
+    assert [label.get_text() for label in axes.get_yticklabels()] == ticks
 
 
 @pytest.mark.parametrize("shown", [5, 20])

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from labkit.plan.efficiency import StepCost
 from labkit.plan.messages import MessageCost
+from labkit.widgets.charts import name_rows
 from labkit.widgets.style import BACKGROUND, COLORS, INK, MUTED, figure, label_axes
 
 ROWS = ("computing", "sending")
@@ -51,10 +52,8 @@ def timeline(spans: Iterable[tuple[str, float, float]]) -> Figure:
         named.add(what)
     title = f"One step of one rank: {sum(s[0] == 'sending' for s in spans)} messages"
     label_axes(axes, title, "milliseconds since the forward pass began", "")
-    axes.set_yticks(range(2), ROWS)
-    axes.set_ylim(1.5, -0.5)
+    name_rows(axes, ROWS)
     axes.set_xlim(0, 1e3 * max(end for *_, end in spans) * 1.01)
-    axes.grid(visible=False)
     _key(axes)
     return fig
 

@@ -10,6 +10,7 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from labkit.distributed.collectives.ring import RingState, ring_steps
 from labkit.plan.messages import MessageCost, ring_bytes
+from labkit.widgets.charts import lines, name_rows, plain_ticks
 from labkit.widgets.smooth import smooth
 from labkit.widgets.style import (
     COLORS,
@@ -126,7 +127,11 @@ def buckets(
     title = f"All-reduce: marks are measured, lines are {1e3 * cost.latency:.2f} ms + bytes"
     title += f" / ({1e-9 / cost.per_byte:.2f} GB/s)"
     label_axes(axes, title, "KiB a message", "milliseconds")
-    _plain_ticks(axes, [size // KIB for size in sorted(measured["one message"])])
+    kib_each = [size // KIB for size in sorted(measured["one message"])]
+    axes.set(xscale="log", yscale="log")
+    axes.set_xticks(kib_each, [str(size) for size in kib_each])
+    axes.minorticks_off()
+    plain_ticks(axes.yaxis, *axes.get_ylim())
     fig.draw_without_rendering()
     label_lines(axes, ends)
     number = -(-total // (kib * KIB))
@@ -140,17 +145,6 @@ def buckets(
     )
 
 
-def _plain_ticks(axes: Axes, kib: Sequence[int]) -> None:
-    """Label logarithmic axes with plain numbers."""
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.set_xticks(kib, [str(size) for size in kib])
-    low, high = axes.get_ylim()
-    heights = [m * 10.0**e for e in range(-3, 5) for m in (1, 3) if low <= m * 10.0**e <= high]
-    axes.set_yticks(heights, [f"{height:g}" for height in heights])
-    axes.minorticks_off()
-
-
 def losses(curves: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
     """Return the smoothed loss of trainings, the mean over seeds.
 
@@ -158,17 +152,10 @@ def losses(curves: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
         curves: {name: for each seed the loss of each step}.
     """
     fig = figure(9.2, 3.6)
-    axes = fig.subplots()
-    ends = []
-    for number, (name, seeds) in enumerate(curves.items()):
-        curve = smooth([fmean(values) for values in zip(*seeds, strict=True)])
-        style = line_style(number)
-        axes.plot(range(1, len(curve) + 1), curve, **style)
-        ends.append((name, curve[-1], style["color"]))
-    label_axes(axes, "Training on compressed gradients", "step", "cross-entropy, smoothed (nats)")
-    axes.set_xlim(1, len(curve))
-    fig.draw_without_rendering()
-    label_lines(axes, ends)
+    means = {n: [fmean(values) for values in zip(*c, strict=True)] for n, c in curves.items()}
+    shown = {name: (range(1, len(mean) + 1), smooth(mean)) for name, mean in means.items()}
+    y_label = "cross-entropy, smoothed (nats)"
+    lines(fig.subplots(), shown, "Training on compressed gradients", "step", y_label)
     return fig
 
 
@@ -191,8 +178,7 @@ def accuracies(outcomes: Mapping[str, Mapping[str, Sequence[float]]], title: str
             axes.plot([fmean(percent)] * 2, [y - 0.32, y + 0.32], color=INK, linewidth=2.2)
             names.append(f"{group}: {name}")
     label_axes(axes, title, "correct on test images (%)", "")
-    axes.set_yticks(range(len(names)), names, color=INK, fontsize=10.5)
-    axes.set_ylim(len(names) - 0.5, -0.5)
+    name_rows(axes, names)
     axes.set_xlim(left=0)
     axes.grid(axis="x", color=GRID, linewidth=0.8)
     return fig

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from labkit.measure.formats import FORMATS, Format
 from labkit.measure.gradients import Fates, fates
+from labkit.widgets.charts import lines, note
 from labkit.widgets.style import (
     COLORS,
     INK,
     MUTED,
     figure,
     label_axes,
-    label_lines,
     line_style,
 )
 
@@ -157,21 +157,15 @@ def small_losses(sweep: Mapping[str, Mapping[int, float]]) -> Figure:
         sweep: {precision: {k: loss at the end, for a training on loss / 2**k}}.
     """
     fig = figure(9.2, 3.8)
-    axes = fig.subplots()
-    ends = []
-    for number, (name, losses) in enumerate(sweep.items()):
-        style = {**line_style(number), "marker": "os^D"[number % 4], "clip_on": False}
-        axes.plot(list(losses), list(losses.values()), **style)
-        ends.append((name, list(losses.values())[-1], style["color"]))
-    label_axes(
-        axes,
+    lines(
+        fig.subplots(),
+        {name: (list(losses), list(losses.values())) for name, losses in sweep.items()},
         "The same training, loss divided and learning rate multiplied by 2ᵏ",
         "k",
         "loss at the end (before the division)",
+        marks=True,
+        bottom=0,
     )
-    axes.set_ylim(0, 1.1 * max(max(losses.values()) for losses in sweep.values()))
-    axes.set_xlim(min(map(min, sweep.values())), max(map(max, sweep.values())))
-    label_lines(axes, ends)
     return fig
 
 
@@ -191,14 +185,8 @@ def scale_history(scales: Sequence[float], skipped: Sequence[bool]) -> Figure:
     label_axes(axes, "How the loss scale finds its height", "step", "loss scale, power of two")
     axes.set_xlim(-1, len(powers))
     axes.set_ylim(min(powers) - 1, max(powers) + 1)
-    axes.annotate(
-        "✕ step left out" if crosses else "no step left out",
-        (1, 1),
-        xycoords="axes fraction",
-        xytext=(0, 9),
-        textcoords="offset points",
-        ha="right",
-        color=COLORS[1] if crosses else MUTED,
-        fontsize=10.5,
+    words, color = ("✕ step", COLORS[1]) if crosses else ("no step", MUTED)
+    note(
+        axes, f"{words} left out", (1, 1), (0, 9), xycoords="axes fraction", ha="right", color=color
     )
     return fig

@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from labkit import units
 from labkit.plan.pipeline_schedules import Block, idle
 from labkit.plan.splits import GB, RESERVE, Plan, Split, TransformerSize, choose_split, fits
+from labkit.widgets.charts import name_rows, note
 from labkit.widgets.style import BACKGROUND, COLORS, GRID, INK, MUTED, figure, label_axes
 
 FILLS = {"F": COLORS[0], "B": COLORS[4]}
@@ -42,10 +43,8 @@ def timelines(
         _rows(axes, blocks, count, span, scale)
         label_axes(axes, f"{name}: {shares[name]:.0%} of the ranks' time is idle", unit, "")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=scale == 1.0))
-        axes.set_yticks(range(count), [f"rank {rank}" for rank in range(count)])
-        axes.set_ylim(count - 0.5, -0.5)
+        name_rows(axes, [f"rank {rank}" for rank in range(count)])
         axes.set_xlim(0, span)
-        axes.grid(visible=False)
     _key(all_axes[0, 0])
     told = "; ".join(f"{name}: {share:.0%} idle" for name, share in shares.items())
     return fig, f"Forward and backward passes of each rank over time. {told}."
@@ -82,18 +81,10 @@ def _key(axes: Axes) -> None:
     """Say what the colours mean, at the right above the rows."""
     place = 1.0
     for text, color in (("idle", GRID), ("backward", FILLS["B"]), ("forward", FILLS["F"])):
-        axes.annotate(
-            text,
-            (place, 1),
-            xycoords="axes fraction",
-            xytext=(0, 9),
-            textcoords="offset points",
-            ha="right",
-            fontsize=9.5,
-            fontweight="bold",
-            color=BACKGROUND if text == "forward" else INK,
-            bbox={"facecolor": color, "edgecolor": "none", "pad": 2.5},
-        )
+        look = {"fontsize": 9.5, "color": BACKGROUND if text == "forward" else INK}
+        ground = {"facecolor": color, "edgecolor": "none", "pad": 2.5}
+        where = {"xycoords": "axes fraction", "ha": "right", "fontweight": "bold"}
+        note(axes, text, (place, 1), (0, 9), bbox=ground, **where, **look)
         place -= 0.06 if text == "idle" else 0.105
 
 
@@ -141,14 +132,12 @@ def memory_bars(made: Plan) -> Figure:
         _bar(axes, row, split, fits(split, made.memory), WIDEST * made.memory)
     axes.axvline(usable, color=INK, linewidth=1.6)
     axes.set_xlim(0, 1.3 * WIDEST * made.memory)
-    axes.set_ylim(len(made.splits) - 0.4, -0.6)
     label_axes(axes, _title(made), "GB on the fullest device; the line is what may be used", " ")
     names = [("➜ " if s is made.chosen else "") + s.name for s in made.splits]
-    axes.set_yticks(range(len(names)), names)
+    name_rows(axes, names)
     for label, split in zip(axes.get_yticklabels(), made.splits, strict=True):
         label.set_color(INK if split is made.chosen else MUTED)
         label.set_fontweight("bold" if split is made.chosen else "normal")
-    axes.grid(visible=False)
     _legend(axes)
     return fig
 
@@ -169,28 +158,14 @@ def _bar(axes: Axes, row: int, split: Split, fitting: bool, end: float) -> None:
         axes.barh(row, width, 0.66, left, color=color, edgecolor="white", linewidth=0.5)
         left += width
     cut = "▸ " if split.memory / GB > end else ""
-    axes.annotate(
-        f"{cut}{units.size(split.memory)}{'' if fitting else ': too much'}",
-        (left, row),
-        xytext=(4, 0),
-        textcoords="offset points",
-        va="center",
-        color=INK if fitting else MUTED,
-        fontsize=10,
-        bbox={"facecolor": BACKGROUND, "edgecolor": "none", "pad": 1.5},
-    )
+    text = f"{cut}{units.size(split.memory)}{'' if fitting else ': too much'}"
+    ground = {"facecolor": BACKGROUND, "edgecolor": "none", "pad": 1.5}
+    color = INK if fitting else MUTED
+    note(axes, text, (left, row), (4, 0), va="center", color=color, bbox=ground)
 
 
 def _legend(axes: Axes) -> None:
     """Write the parts' names in their colours, in the order of the bars."""
     for place, (part, color) in enumerate(zip(PARTS, COLORS, strict=False)):
-        axes.annotate(
-            f"■ {part}",
-            (0.2 * place, 1),
-            xycoords="axes fraction",
-            xytext=(0, 8),
-            textcoords="offset points",
-            color=color,
-            fontsize=10.5,
-            fontweight="bold",
-        )
+        look = {"xycoords": "axes fraction", "color": color, "fontweight": "bold"}
+        note(axes, f"■ {part}", (0.2 * place, 1), (0, 8), **look)

@@ -1,7 +1,6 @@
 """Figures of notebook 14: what zeros cost and save, which channels stay, what a width costs."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -10,10 +9,10 @@ from matplotlib.ticker import FixedLocator
 from labkit.compression.prune import ChannelGraph, predict_size
 from labkit.compression.prune.structured import Keep
 from labkit.measure import Estimate, Timing, paired_ratio
+from labkit.widgets.charts import lines, name_rows, note
 from labkit.widgets.style import (
     COLORS,
     GRID,
-    INK,
     MUTED,
     figure,
     label_axes,
@@ -33,23 +32,20 @@ def sparsities(found: Sparse, whole: tuple[float, int]) -> Figure:
         whole: accuracy and compressed bytes of the dense model.
     """
     fig = figure(9.2, 3.8)
-    left, right = fig.subplots(1, 2)
-    ways, zeros = list(next(iter(found.values()))), sorted(found)
-    for axes, part, scale in ((left, 0, 100.0), (right, 1, 1e-3)):
-        for number, way in enumerate(ways):
-            values = [scale * found[share][way][part] for share in zeros]
-            marks = {"marker": "os^"[number % 3], "markersize": 5}
-            axes.plot([100 * share for share in zeros], values, **line_style(number), **marks)
+    zeros = sorted(found)
+    x = [100 * share for share in zeros]
+    panels = (
+        (0, 100.0, "Accuracy (dashed: all weights)", "correct on test images (%)", None),
+        (1, 1e-3, "File after compression", "kB", 0.0),
+    )
+    both = zip(fig.subplots(1, 2), panels, strict=True)
+    for axes, (part, scale, title, y_label, bottom) in both:
+        curves = {
+            way: (x, [scale * found[share][way][part] for share in zeros])
+            for way in next(iter(found.values()))
+        }
         axes.axhline(scale * whole[part], color=MUTED, linewidth=1.2, linestyle=(0, (2, 2)))
-    label_axes(left, "Accuracy (dashed: all weights)", "zeros (%)", "correct on test images (%)")
-    label_axes(right, "File after compression", "zeros (%)", "kB")
-    right.set_ylim(bottom=0)
-    fig.draw_without_rendering()
-    ends = [100 * found[zeros[-1]][way][0] for way in ways]
-    names = [
-        (w, y, line_style(i)["color"]) for i, (w, y) in enumerate(zip(ways, ends, strict=True))
-    ]
-    label_lines(left, names)
+        lines(axes, curves, title, "zeros (%)", y_label, marks=True, bottom=bottom)
     return fig
 
 
@@ -67,15 +63,12 @@ def kept(graph: ChannelGraph, keep: Keep, times: Mapping[str, Timing]) -> tuple[
         stays, of = int(chosen.sum()), len(chosen)
         axes.barh(row, of, 0.7, color=GRID)
         axes.barh(row, stays, 0.7, color=COLORS[0])
-        place: Any = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
-        axes.annotate(f"{stays} of {of}", (of, row), fontsize=10, color=INK, **place)
+        note(axes, f"{stays} of {of}", (of, row), (6, 0), va="center")
     ratio, fewer = _gain(graph, keep, times)
     title = f"Channels that stay (dark): {fewer:.2f}x fewer operations, {ratio.value:.2f}x faster"
     label_axes(axes, title, "channels", "")
-    axes.set_yticks(range(len(keep)), list(keep), color=INK, fontsize=10)
-    axes.set_ylim(len(keep) - 0.5, -0.5)
+    name_rows(axes, list(keep))
     axes.set_xlim(0, 1.12 * max(map(len, keep.values())))
-    axes.grid(visible=False)
     return fig, (
         f"{1 / fewer:.1%} of the operations are left, {fewer:.2f} times fewer. "
         f"Forward pass: {ratio:.2fx} faster, {ratio.value / fewer:.0%} of what the count promises."

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from labkit.compression.quantize.report import LayerError
+from labkit.widgets.charts import name_rows, plain_ticks
 from labkit.widgets.style import COLORS, GRID, INK, MUTED, figure, label_axes, line_style
 
 BINS = 80
@@ -51,7 +52,9 @@ def clipping(
         label_axes(axes, titles[number], "", "% of their length" if number == 0 else "correct, %")
         axes.set_xlim(0, shares[-1] + shares[0])
     error.set_yscale("log")
-    _percent_ticks(error, [outcome[0] for outcome in outcomes.values()])
+    errors = [outcome[0] for outcome in outcomes.values()]
+    error.set_ylim(min(errors) / 1.3, max(errors) * 1.3)
+    plain_ticks(error.yaxis, *error.get_ylim())
     accuracy.set_ylim(0, 100)
     accuracy.set_xlabel("clipped at … % of the largest value", fontsize=10.5, color=MUTED)
     outside = float((values.abs() > end).float().mean())
@@ -87,19 +90,6 @@ def _histogram(axes: Axes, values: Tensor, largest: float, end: float, bits: int
     axes.set_ylim(0, top)
 
 
-def _percent_ticks(axes: Axes, values: Sequence[float]) -> None:
-    """Label a logarithmic axis with plain numbers."""
-    low, high = min(values) / 1.3, max(values) * 1.3
-    kept: list[float] = []
-    for firsts in ((1, 3), (1, 2, 5), range(1, 10)):
-        if len(kept) < 2:  # one number alone shows no scale
-            heights = [first * 10.0**power for power in range(-3, 3) for first in firsts]
-            kept = [height for height in heights if low <= height <= high]
-    axes.set_ylim(low, high)
-    axes.set_yticks(kept, [f"{height:g}" for height in kept])
-    axes.minorticks_off()
-
-
 def layer_noise(errors: Sequence[LayerError]) -> tuple[Figure, str]:
     """Return how loud each layer's output is against its rounding noise, and the words for it.
 
@@ -121,8 +111,7 @@ def layer_noise(errors: Sequence[LayerError]) -> tuple[Figure, str]:
     label_axes(
         axes, "Signal to noise of each layer, bars: both", "decibels (at the edge: or more)", ""
     )
-    axes.set_yticks(rows, names, color=INK, fontsize=10.5)
-    axes.set_ylim(len(errors) - 0.5, -0.5)
+    name_rows(axes, names)
     axes.set_xlim(0, edge)
     axes.grid(axis="x", color=GRID, linewidth=0.8)
     axes.legend(loc="lower left", bbox_to_anchor=(0.55, 1.0), ncols=2, frameon=False, fontsize=10)

@@ -6,6 +6,7 @@ from statistics import median
 from matplotlib.figure import Figure
 
 from labkit.training import Phases
+from labkit.widgets.charts import lines, note
 from labkit.widgets.smooth import smooth
 from labkit.widgets.style import INK, MUTED, figure, label_axes, label_lines, line_style
 
@@ -33,16 +34,7 @@ def batch_bars(taken: Mapping[int, Sequence[Phases]]) -> Figure:
     label_axes(axes, "Time for one image", "", "microseconds")
     axes.set_xticks(range(len(names)), names, fontsize=10.5, color=INK)
     for place, total in enumerate(bottoms):
-        axes.annotate(
-            f"{total:.0f}",
-            (place, total),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="center",
-            color=INK,
-            fontsize=10.5,
-            fontweight="bold",
-        )
+        note(axes, f"{total:.0f}", (place, total), (0, 3), ha="center", fontweight="bold")
     axes.set_xlim(-0.6, len(names) - 0.6)
     axes.set_ylim(0, 1.12 * max(bottoms))
     fig.draw_without_rendering()  # settles the layout, which the labels' distances depend on
@@ -59,27 +51,15 @@ def resumed(whole: Sequence[float], continued: Mapping[str, Sequence[float]]) ->
     """
     fig = figure(9.2, 3.4)
     axes = fig.subplots()
-    label_axes(axes, "After the kill", "step", "cross-entropy, smoothed (nats)")
-    ends = []
-    for number, (name, losses) in enumerate({"never killed": whole, **continued}.items()):
-        style = line_style(number)
+    curves = {}
+    for name, losses in {"never killed": whole, **continued}.items():
         # What came before the kill is the same for all, so it is smoothed in.
         before = len(whole) - len(losses)
         curve = smooth([*whole[:before], *losses])[before:]
-        axes.plot(range(before + 1, len(whole) + 1), curve, **style)
-        ends.append((name, curve[-1], style["color"]))
+        curves[name] = (range(before + 1, len(whole) + 1), curve)
     saved = len(whole) - max(map(len, continued.values()))
     axes.axvline(saved, color=MUTED, linewidth=1.2)
-    axes.annotate(
-        "checkpoint",
-        (saved, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(5, -10),
-        textcoords="offset points",
-        color=MUTED,
-        fontsize=10.5,
-    )
-    axes.set_xlim(0, len(whole))
-    fig.draw_without_rendering()
-    label_lines(axes, ends)
+    above = {"xycoords": ("data", "axes fraction"), "color": MUTED}
+    note(axes, "checkpoint", (saved, 1), (5, -10), **above)
+    lines(axes, curves, "After the kill", "step", "cross-entropy, smoothed (nats)")
     return fig

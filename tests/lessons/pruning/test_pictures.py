@@ -19,7 +19,7 @@ def test_sparsities_have_a_line_for_each_way_and_the_whole_model():
     found = {0.9: {"a": (0.5, 2000), "b": (0.8, 3000)}, 0.5: {"a": (0.7, 4000), "b": (0.9, 5000)}}
     left, right = pictures.sparsities(found, (0.95, 9000)).axes
     for axes, first, whole in ((left, [70, 50], 95), (right, [4, 2], 9)):
-        a, _, dashed = (line.get_ydata() for line in axes.lines)
+        dashed, a, _ = (line.get_ydata() for line in axes.lines)
         assert list(a) == pytest.approx(first) and list(dashed) == pytest.approx([whole] * 2)
         assert list(axes.lines[0].get_xdata()) == pytest.approx([50, 90])
         assert axes.get_xlabel() == "zeros (%)"

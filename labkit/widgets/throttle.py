@@ -1,7 +1,7 @@
 """How often to do something beside the training, so that it stays cheap.
 
 Six updates a second look alive; the eye gains little from more. But what an update costs depends
-on the machine and on what is shown, so a fixed rate is a promise nobody checks. A Pace measures
+on the machine and on what is shown, so a fixed rate is a promise nobody checks. A Throttle measures
 the cost of each turn and waits in proportion, between the shortest and the longest interval.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from time import perf_counter
 
 
-class Pace:
+class Throttle:
     """Says when the next turn is due, so that turns take at most `share` of the time.
 
     Args:

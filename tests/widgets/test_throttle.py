@@ -9,21 +9,21 @@ import pytest
 from support.synthetic_feed import SyntheticFeed
 
 from labkit.widgets import live
-from labkit.widgets.pace import Pace
+from labkit.widgets.throttle import Throttle
 
 
-def test_pace_keeps_its_share_between_shortest_and_longest() -> None:
+def test_a_throttle_keeps_its_share_between_shortest_and_longest() -> None:
     now = 0.0
 
     def turns(cost: float, until: float = 60.0) -> int:
         nonlocal now
         now, count = 0.0, 0
-        pace = Pace(share=0.01, shortest=0.1, longest=0.5, clock=lambda: now)
+        throttle = Throttle(share=0.01, shortest=0.1, longest=0.5, clock=lambda: now)
         while now < until:
-            if pace.due():
+            if throttle.due():
                 started, count = now, count + 1
                 now += cost
-                pace.done(started)
+                throttle.done(started)
             now += 0.001
         return count
 
