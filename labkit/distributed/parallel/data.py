@@ -37,7 +37,7 @@ from labkit.training import Batch, Metric, Task
 
 
 def average_gradients(
-    model: nn.Module, samples: int | None = None, *, all_reduce: AllReduce = dist.all_reduce
+    model: nn.Module, weight: float | None = None, *, all_reduce: AllReduce = dist.all_reduce
 ) -> None:
     """Replace each gradient by its mean over all ranks: call it after backward.
 
@@ -45,48 +45,50 @@ def average_gradients(
 
     Args:
         model: the same on all ranks.
-        samples: how many this rank's loss was the mean of, if ranks may differ; it may be 0.
+        weight: of the targets that this rank's loss was the mean of, `task.weight(batch)`, if ranks
+            may differ; it may be 0. None: all ranks weigh the same.
         all_reduce: sums over ranks in place; a `NetworkMeter`'s counts as well.
     """
-    share = _share(model, samples)
-    for gradient in _gradients(model):
+    share = _share(model, weight)
+    for gradient in _gradients(model, share):
         gradient.mul_(share)
         all_reduce(gradient)
 
 
 def average_coalesced(
-    model: nn.Module, samples: int | None = None, *, all_reduce: AllReduce = dist.all_reduce
+    model: nn.Module, weight: float | None = None, *, all_reduce: AllReduce = dist.all_reduce
 ) -> None:
     """Do the same with one message: every message costs its latency, however small it is.
 
     Args:
-        model, samples, all_reduce: as for `average_gradients`.
+        model, weight, all_reduce: as for `average_gradients`.
     """
-    coalesced_mean(_gradients(model), _share(model, samples), all_reduce=all_reduce)
+    share = _share(model, weight)
+    coalesced_mean(_gradients(model, share), share, all_reduce=all_reduce)
 
 
-def _gradients(model: nn.Module) -> list[Tensor]:
+def _gradients(model: nn.Module, share: float) -> list[Tensor]:
     """Return the gradients of all that is trained, as zeros where there is none."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trained:
-        if parameter.grad is None:
+        # Without targets the mean loss is not a number, nor is its gradient, and 0 x NaN is NaN.
+        if parameter.grad is None or share == 0:
             parameter.grad = torch.zeros_like(parameter)
     return [parameter.grad for parameter in trained if parameter.grad is not None]
 
 
-def _share(model: nn.Module, samples: int | None) -> float:
-    """Return the weight of this rank's gradients in the mean."""
-    if samples is None:
+def _share(model: nn.Module, weight: float | None) -> float:
+    """Return this rank's share of the mean, 0 to 1."""
+    if weight is None:
         return 1 / dist.get_world_size()
-    device = next(model.parameters()).device
-    return samples / _over_all_ranks(samples, device)
+    return weight / _over_all_ranks(weight, next(model.parameters()).device)
 
 
 def _over_all_ranks(weight: float, device: torch.device) -> float:
     total = torch.tensor(weight, dtype=torch.float64, device=device)
     dist.all_reduce(total)
     if not total:
-        raise ValueError("samples must not be 0 on all ranks: there is nothing to average")
+        raise ValueError("no target counts on any rank: there is nothing to average")
     return float(total)
 
 

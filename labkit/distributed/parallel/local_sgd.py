@@ -15,6 +15,7 @@ Source: Stich, "Local SGD Converges Fast and Communicates Little", 2019; McMahan
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch.distributed as dist
 from torch import nn
@@ -35,25 +36,33 @@ def average_parameters(model: nn.Module, all_reduce: AllReduce = dist.all_reduce
     coalesced_mean([t.detach() for t in tensors if t.is_floating_point()], all_reduce=all_reduce)
 
 
-def periodically(
-    training: Training, every: int, all_reduce: AllReduce = dist.all_reduce
-) -> Iterator[Step]:
-    """Return steps to iterate over: train, and average after each `every` and after the last.
+@dataclass(frozen=True)
+class average_ranks:
+    """Average the ranks' weights after each `every` steps and after the last: a `between` value.
+
+        train(model, batches, optimizer, between=(average_ranks(every=16),))
+
+    Which step it is follows from the training itself, so there is nothing to remember. But between
+    two averages each rank's weights are its own: each saves a checkpoint of its own.
 
     Args:
-        training: of a model that is not wrapped in DDP, as long on all ranks.
-        every: H, steps between two averages.
+        every: H, steps between two averages; the same on all ranks, which train equally long a
+            model that is not wrapped in DDP.
         all_reduce: see `average_parameters`.
 
     Raises:
         ValueError: `every` is not a positive whole number.
     """
-    check_positive_int("every", every)
-    return _averaging(training, every, all_reduce)
 
+    every: int
+    all_reduce: AllReduce = dist.all_reduce
 
-def _averaging(training: Training, every: int, all_reduce: AllReduce) -> Iterator[Step]:
-    for step in training:
-        if training.index % every == 0 or training.index == training.total:
-            average_parameters(training.model, all_reduce)
-        yield step
+    def __post_init__(self) -> None:
+        check_positive_int("every", self.every)
+
+    def __call__(self, training: Training, steps: Iterator[Step]) -> Iterator[Step]:
+        """Yield the steps; the average is taken before the step is shown."""
+        for step in steps:
+            if training.index % self.every == 0 or training.index == training.total:
+                average_parameters(training.model, self.all_reduce)
+            yield step

@@ -6,9 +6,9 @@ inside each layer, wants fast ones. Its price is the bubble: see `labkit.plan.pi
 
 `naive_step` is the idea in ten lines: one rank computes, all others wait. `Pipeline` cuts the batch
 into microbatches, runs a schedule of `torch.distributed.pipelining`, and notes when each pass
-started and ended. Both give the loss and the gradients of one process on the whole batch, if the
-loss is a mean over samples and no layer mixes them. BatchNorm in training mode does: its
-statistics are those of a microbatch. There, use `eval()`, or a norm over features.
+started and ended. Both give the loss and the gradients of one process on the whole batch, if no
+layer mixes the examples. BatchNorm in training mode does: its statistics are those of a microbatch.
+There, use `eval()`, or a norm over features.
 
 Source: Huang et al., "GPipe: efficient training of giant neural networks using pipeline
 parallelism", 2019.
@@ -16,7 +16,7 @@ parallelism", 2019.
 
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -24,27 +24,41 @@ from torch import Tensor, nn
 
 from labkit.facts import synchronize
 from labkit.plan.pipeline_schedules import Block, Kind, in_flight
+from labkit.training import Batch, Task
+from labkit.training.task import pair
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+if TYPE_CHECKING:
+    from torch.distributed.pipelining import PipelineStage
 
 
-def naive_step(stage: nn.Module, inputs: Tensor, targets: Tensor, loss_function: Loss) -> Tensor:
+class Answer(nn.Module):
+    """Stands for a model whose answer is there already: the last stage's, which a task asks for."""
+
+    def __init__(self, outputs: Tensor) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, *_: Any) -> Tensor:
+        """Return the answer, whatever the inputs."""
+        return self.outputs
+
+
+def naive_step(stage: nn.Module, batch: Batch, task: Task) -> Tensor:
     """Add the gradients of a batch to `.grad`, one rank after the other; return the loss.
 
     Args:
         stage: this rank's part of the model; what it returns must be float32.
-        inputs: of the whole model; the first rank uses them.
-        targets: the last rank uses them.
-        loss_function: called as `loss_function(outputs, targets)`.
+        batch: (inputs, targets), the same on all ranks. The first uses the inputs.
+        task: what is learned; the last rank asks it.
 
     Returns:
         The loss, on all ranks.
     """
-    rank, last = dist.get_rank(), dist.get_world_size() - 1
+    rank, last, (inputs, _) = dist.get_rank(), dist.get_world_size() - 1, pair(batch)
     arrived = inputs if rank == 0 else _receive(rank - 1, inputs.device).requires_grad_()
     outputs = stage(arrived)
     if rank == last:
-        loss = loss_function(outputs, targets)
+        loss = task.loss(Answer(outputs), batch)
         torch.autograd.backward(loss)
     else:
         loss = outputs.new_empty(())
@@ -56,11 +70,11 @@ def naive_step(stage: nn.Module, inputs: Tensor, targets: Tensor, loss_function:
 
 
 class Pipeline:
-    """Train a model that lies in stages on all ranks: `loss = pipeline.step(inputs, targets)`.
+    """Train a model that lies in stages on all ranks: `loss = pipeline.step(batch)`.
 
     Args:
         stage: this rank's part of the model; see `stages.pipeline_stage`.
-        loss_function: called as `loss_function(outputs, targets)` on the last rank; a mean.
+        task: what is learned, such as `next_token()`; the last rank asks it.
         microbatches: into how many equal pieces each batch is cut.
         kind: "GPipe" or "1F1B"; see `labkit.plan.pipeline_schedules`.
 
@@ -69,46 +83,55 @@ class Pipeline:
 
     Raises:
         ValueError: `kind` is unknown, or 1F1B would have fewer microbatches than stages.
-        TypeError: `stage` is not a module.
+        TypeError: `stage` is not a module, or `task` not a task.
     """
 
     def __init__(
-        self, stage: nn.Module, loss_function: Loss, microbatches: int, kind: Kind = "1F1B"
+        self, stage: nn.Module, task: Task, microbatches: int, kind: Kind = "1F1B"
     ) -> None:
         # Here, not at the top: this brings torch's tracer along.
-        from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
+        from torch.distributed.pipelining import Schedule1F1B, ScheduleGPipe
 
         if not isinstance(stage, nn.Module):
             raise TypeError(f"stage must be a torch module, got {type(stage).__name__}")
-        self._rank, size = dist.get_rank(), dist.get_world_size()
-        in_flight(kind, size, microbatches, self._rank)  # checks them
+        if not isinstance(task, Task):
+            raise TypeError(
+                "task must be a task, such as next_token() or supervised(your_loss), "
+                f"got {type(task).__name__}"
+            )
+        rank, size = dist.get_rank(), dist.get_world_size()
+        in_flight(kind, size, microbatches, rank)  # checks them
         if kind == "1F1B" and microbatches < size:
             raise ValueError(
                 f"microbatches must be at least {size}, one a stage, for 1F1B, got "
                 f"{microbatches}; GPipe takes fewer"
             )
         self.blocks: list[Block] = []
+        self._task, self._microbatches = task, microbatches
         self._shape: torch.Size | None = None
-        self._loss_function, self._microbatches = loss_function, microbatches
+        self._pieces: list[tuple[float, Batch]] = []  # share of the loss, microbatch
         self._device = next((p.device for p in stage.parameters()), torch.device("cpu"))
-        self._stage = PipelineStage(stage, self._rank, size, self._device)
-        for name, letter in (("forward_one_chunk", "F"), ("backward_one_chunk", "B")):
-            setattr(self._stage, name, self._noted(getattr(self._stage, name), letter))
+        self._stage = _noting_stage(stage, rank, size, self._device, self.blocks)
         scheduler = ScheduleGPipe if kind == "GPipe" else Schedule1F1B
-        # The loss is divided, not the gradients: those of an earlier step may be there already.
+        # torch would divide all of `.grad` by the microbatches after the last one, gradients of
+        # earlier steps included. Here each loss has its share before its backward pass.
         self._schedule = scheduler(self._stage, microbatches, self._loss, scale_grads=False)
 
-    def step(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def step(self, batch: Batch) -> Tensor:
         """Add the gradients of a batch to `.grad`; return its loss, on all ranks.
 
+        Each microbatch has the weight that the task gives it. So it does not matter how targets
+        that do not count lie in the batch.
+
         Args:
-            inputs: batch first, the same shape in each step; the first rank uses them.
-            targets: batch first; the last rank uses them.
+            batch: (inputs, targets), the same on all ranks, in each step of the same shape. The
+                first rank uses the inputs, the last one the targets.
 
         Raises:
-            ValueError: the batch cannot be cut into equal microbatches, or has another shape than
-                that of the first step, for which the ranks have made ready.
+            ValueError: the batch cannot be cut into equal microbatches, has another shape than that
+                of the first step, for which the ranks have made ready, or no target counts.
         """
+        inputs, targets = pair(batch)
         if len(inputs) % self._microbatches or len(inputs) != len(targets):
             raise ValueError(
                 f"inputs and targets must be equally many, a multiple of "
@@ -120,6 +143,7 @@ class Pipeline:
                 f"inputs must have the shape of the first step, {tuple(self._shape)}, got "
                 f"{tuple(inputs.shape)}"
             )
+        self._pieces = self._cut(inputs, targets)
         self.blocks.clear()
         losses: list[Tensor] = []
         first = (inputs,) if self._stage.is_first else ()
@@ -143,27 +167,56 @@ class Pipeline:
         moved = [b._replace(start=b.start - zero, end=b.end - zero) for b in blocks]
         return sorted(moved, key=lambda block: (block.start, block.rank))
 
-    def _noted(self, function: Callable[..., Any], letter: str) -> Callable[..., Any]:
-        """Return `function`, a pass of torch's stage, so that it adds to `blocks`."""
+    def _cut(self, inputs: Tensor, targets: Tensor) -> list[tuple[float, Batch]]:
+        """Return the microbatches, each after its share of the loss."""
+        count = self._microbatches
+        pieces = list(zip(inputs.chunk(count), targets.chunk(count), strict=True))
+        weights = [self._task.weight(piece) for piece in pieces]
+        # All ranks find out: one that raised alone would leave the others waiting.
+        if not sum(weights) > 0:
+            raise ValueError("no target of the batch counts: all of them are ignored")
+        return [(w / sum(weights), piece) for w, piece in zip(weights, pieces, strict=True)]
 
-        def noted(microbatch: int, *arguments: Any, **options: Any) -> Any:
-            start = perf_counter()
-            result = function(microbatch, *arguments, **options)
-            self.blocks.append(Block(self._rank, start, self._now(), letter, microbatch))
-            return result
+    def _loss(self, outputs: Tensor, _: Tensor) -> Tensor:
+        """Return a microbatch's share of the loss; its time belongs to the forward pass.
 
-        return noted
-
-    def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Compute a microbatch's share of the loss; its time belongs to the forward pass."""
-        loss = self._loss_function(outputs, targets) / self._microbatches
-        if self.blocks:  # not in torch's trial run before the first step
-            self.blocks[-1] = self.blocks[-1]._replace(end=self._now())
+        torch hands over its own piece of the targets. The whole piece of the batch is looked up
+        instead, by the pass that has just been noted, because a task may read more than targets.
+        """
+        noted = bool(self.blocks)  # not in torch's trial run, before the first step
+        share, piece = self._pieces[self.blocks[-1].microbatch if noted else 0]
+        # A mean over no targets is not a number, and 0 times that is none either.
+        loss = self._task.loss(Answer(outputs), piece) * share if share else outputs.sum() * 0
+        if noted:
+            self.blocks[-1] = self.blocks[-1]._replace(end=_now(self._device))
         return loss
 
-    def _now(self) -> float:
-        synchronize(self._device)  # a GPU works on after the call
-        return perf_counter()
+
+def _noting_stage(
+    module: nn.Module, rank: int, size: int, device: torch.device, blocks: list[Block]
+) -> "PipelineStage":
+    """Return torch's stage, which also adds each of its passes to `blocks`."""
+    from torch.distributed.pipelining import PipelineStage
+
+    def note(letter: str, run: Callable[..., Any], number: int, *rest: Any, **options: Any) -> Any:
+        start = perf_counter()
+        result = run(number, *rest, **options)
+        blocks.append(Block(rank, start, _now(device), letter, number))
+        return result
+
+    class NotingStage(PipelineStage):
+        def forward_one_chunk(self, *arguments: Any, **options: Any) -> Any:
+            return note("F", super().forward_one_chunk, *arguments, **options)
+
+        def backward_one_chunk(self, *arguments: Any, **options: Any) -> Any:
+            return note("B", super().backward_one_chunk, *arguments, **options)
+
+    return NotingStage(module, rank, size, device)
+
+
+def _now(device: torch.device) -> float:
+    synchronize(device)  # a GPU works on after the call
+    return perf_counter()
 
 
 def _from_last(loss: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from labkit.distributed.collectives.network_meter import NetworkMeter
 from labkit.distributed.collectives.rank_timing import interleave_ranks
 from labkit.distributed.parallel.batch_norm import synchronize_batch_norm
 from labkit.distributed.parallel.data import data_parallel
-from labkit.distributed.parallel.local_sgd import periodically
+from labkit.distributed.parallel.local_sgd import average_ranks
 from labkit.plan.messages import ring_bytes
 from labkit.training import Training, cosine, evaluate, train
 
@@ -158,8 +158,8 @@ def periods(
             accuracies, meter = [], NetworkMeter()
             for seed in range(seeds):
                 model = _network(world, seed)
-                training = _training(model, _batches(images, world, deal, 32, seed), steps)
-                for _ in periodically(training, period, meter.all_reduce):
+                mine = _batches(images, world, deal, 32, seed)
+                for _ in _training(model, mine, steps, average_ranks(period, meter.all_reduce)):
                     pass
                 accuracies.append(_accuracy(model, images, world))
             results[deal][period] = Swept(meter.bytes_sent / seeds, accuracies)
@@ -230,9 +230,10 @@ def _network(world: World, seed: int, width: int = 8) -> nn.Module:
     return models.convnet(width).to(world.device).to(memory_format=torch.channels_last)
 
 
-def _training(model: nn.Module, batches: Batches, steps: int) -> Training:
+def _training(model: nn.Module, batches: Batches, steps: int, *between: average_ranks) -> Training:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    return train(model, batches, optimizer, steps=steps, schedule=cosine(warmup=0.1))
+    warmed_up = cosine(warmup=0.1)
+    return train(model, batches, optimizer, steps=steps, schedule=warmed_up, between=between)
 
 
 def _accuracy(model: nn.Module, images: ImageData, world: World) -> float:

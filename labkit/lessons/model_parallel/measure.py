@@ -22,6 +22,7 @@ from labkit.models import Transformer, next_token_loss, transformer
 from labkit.plan.memory import StateBytes
 from labkit.plan.pipeline_schedules import Block, Kind, idle
 from labkit.plan.splits import Split, TransformerSize
+from labkit.training import next_token
 
 # A larger epsilon than AdamW's own: the gradient of a key's bias is nothing but rounding noise
 # around 0 (it shifts all scores of a query alike), and noise / (noise + 1e-8) would be a full step.
@@ -67,9 +68,9 @@ def timelines(
         model, seen = build(size), {}
         mine = pipeline_stage(model, world.rank, world.size, forward_costs(model, batch[0][:1]))
         for name, (kind, microbatches) in ways.items():
-            pipeline, found = Pipeline(mine, next_token_loss, microbatches, kind), []
+            pipeline, found = Pipeline(mine, next_token(), microbatches, kind), []
             for _ in range(2 + steps):
-                pipeline.step(*batch)
+                pipeline.step(batch)
                 found.append(pipeline.timeline())
             seen[name] = sorted(found[2:], key=idle)[steps // 2]
         return seen
@@ -264,8 +265,8 @@ def step_of(way: str, size: TransformerSize) -> Callable[[Batch], float]:
     if way == "pipeline":
         example = torch.zeros(1, size.context, dtype=torch.int64)
         mine = pipeline_stage(model, rank, dist.get_world_size(), forward_costs(model, example))
-        pipeline = Pipeline(mine, next_token_loss, MICROBATCHES)
-        return _step(mine, lambda batch: pipeline.step(*batch))
+        pipeline = Pipeline(mine, next_token(), MICROBATCHES)
+        return _step(mine, pipeline.step)
     if way == "data":
         return _step(
             model,

@@ -1,5 +1,7 @@
 """Ranks whose parts of a batch weigh differently: the mean is that of the joined batch."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,12 @@ from torch.nn import functional as F
 
 from labkit import train
 from labkit.distributed import init, launch
-from labkit.distributed.parallel.data import data_parallel, joined_mean
+from labkit.distributed.parallel.data import (
+    average_coalesced,
+    average_gradients,
+    data_parallel,
+    joined_mean,
+)
 from labkit.training import IGNORE, classify, next_token
 
 
@@ -89,6 +96,41 @@ def test_ranks_weigh_by_the_targets_that_count(accumulate):
         torch.testing.assert_close(parameters, list(model.parameters()), rtol=1e-10, atol=1e-12)
 
 
+WEIGHED = classify(class_weights=(0.1, 5.0, 1.0))
+
+
+def by_class():
+    """Sorted by class, so that one half of the batch weighs less than a tenth of the other."""
+    inputs = torch.randn(12, 6, generator=torch.Generator().manual_seed(4)).double()
+    return inputs, torch.tensor([0] * 6 + [2] * 4 + [1] * 2)
+
+
+def weighed(start):
+    """Gradients of this rank's half of the batch, averaged in three ways."""
+    with init() as world:
+        batch = tuple(part.chunk(world.size)[world.rank] for part in by_class())
+        found = {}
+        for average in (average_gradients, average_coalesced):
+            model = copy.deepcopy(start)
+            WEIGHED.loss(model, batch).backward()
+            average(model, WEIGHED.weight(batch))
+            found[average.__name__] = [p.grad for p in model.parameters()]
+        wrapped = data_parallel(copy.deepcopy(start))
+        still = torch.optim.SGD(wrapped.parameters(), lr=0.0)
+        next(iter(train(wrapped, [batch], still, task=joined_mean(WEIGHED))))
+        return found | {"joined_mean": [p.grad for p in wrapped.parameters()]}
+
+
+def test_ranks_weigh_by_their_classes_in_every_way():
+    start = seeded(lambda: nn.Linear(6, 3)).double()
+    joined = copy.deepcopy(start)
+    WEIGHED.loss(joined, by_class()).backward()
+    expected = [p.grad for p in joined.parameters()]
+    for found in launch(weighed, start=start, deadline=60):
+        for way, gradients in found.items():
+            torch.testing.assert_close(gradients, expected, rtol=1e-10, atol=1e-12, msg=way)
+
+
 def test_a_batch_that_is_empty_on_all_ranks_is_refused():
-    with pytest.raises(RuntimeError, match="samples must not be 0 on all ranks"):
+    with pytest.raises(RuntimeError, match="no target counts on any rank"):
         launch(nothing_at_all, deadline=60)

@@ -7,9 +7,9 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from labkit import models, train
+from labkit import checkpoint, models, train
 from labkit.distributed import init, launch
-from labkit.distributed.parallel.local_sgd import average_parameters, periodically
+from labkit.distributed.parallel.local_sgd import average_parameters, average_ranks
 
 STEPS = 6
 
@@ -39,8 +39,8 @@ def trained(every, momentum=0.0):
         model = models.convnet(width=4)
         wrapped = DistributedDataParallel(model) if every is None else model
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=momentum)
-        training = train(wrapped, batches(world.rank), optimizer)
-        steps = training if every is None else periodically(training, every, counting)
+        between = () if every is None else (average_ranks(every, counting),)
+        steps = train(wrapped, batches(world.rank), optimizer, between=between)
         indices = [step.index for step in steps]
         assert indices == list(range(STEPS))
         return dict(model.state_dict()), averages
@@ -74,6 +74,33 @@ def test_how_often_and_that_all_end_with_the_same(every, averages):
         assert torch.equal(value, second[name])  # weights and statistics
 
 
+def in_two_parts(folder, broken_off):
+    """Weights after training with averages every 3 steps; resumed after `broken_off` steps."""
+    with init() as world:
+
+        def start():
+            torch.manual_seed(0)
+            model = models.convnet(width=4)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+            return train(model, batches(world.rank), optimizer, between=(average_ranks(3),))
+
+        first, path = start(), f"{folder}/rank {world.rank}"
+        for step in first:
+            if step.index + 1 == broken_off:
+                checkpoint.save(path, first)
+        second = start()
+        checkpoint.load(path, second)
+        assert [step.index for step in second] == list(range(broken_off, STEPS))
+        return first.model.state_dict(), second.model.state_dict()
+
+
+@pytest.mark.parametrize("broken_off", [2, 3, 5])
+def test_a_training_that_was_broken_off_goes_on_to_the_bit(tmp_path, broken_off):
+    work = {"folder": tmp_path, "broken_off": broken_off}
+    for whole, resumed in launch(in_two_parts, 2, deadline=60, **work):
+        assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
 def test_the_mean_of_all_kinds_of_tensors():
     def averaged():
         with init() as world:
@@ -96,4 +123,4 @@ def test_the_mean_of_all_kinds_of_tensors():
 @pytest.mark.parametrize("wrong", [0, -3, 1.0, "2", None])
 def test_wrong_period(wrong):
     with pytest.raises(ValueError, match="every must be a whole number of at least 1, got"):
-        periodically(None, wrong)
+        average_ranks(wrong)

@@ -13,8 +13,8 @@ from labkit import models
 from labkit.distributed import init, launch
 from labkit.distributed.parallel.pipeline import Pipeline, naive_step
 from labkit.distributed.parallel.stages import balanced_cuts, forward_costs, parts, pipeline_stage
-from labkit.models import next_token_loss
 from labkit.plan.pipeline_schedules import idle, in_flight, order
+from labkit.training import IGNORE, classify, next_token, supervised
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 
@@ -44,25 +44,33 @@ def images(batch=4):
     return torch.randn(batch, 3, 32, 32, generator=generator), torch.arange(batch)
 
 
-def one_process(model, loss_function, inputs, targets):
-    loss = loss_function(model(inputs), targets)
+def padded():
+    """Texts with 8, 2, 0, … targets that count: a microbatch may have few or none."""
+    inputs, targets = map(torch.clone, text())
+    for row, counted in enumerate((8, 2, 0, 0, 5, 1, 8, 3)):
+        targets[row, counted:] = IGNORE
+    return inputs, targets
+
+
+def one_process(model, task, batch):
+    loss = task.loss(model, batch)
     loss.backward()
     return loss.detach(), {name: p.grad for name, p in model.named_parameters()}
 
 
-def pipelined(make, batch, loss_function, cases):
+def pipelined(make, batch, task, cases):
     """Compare on each rank; return, for each case, whose gradients are here, and the passes."""
     with init() as world:
-        loss, expected = one_process(make(), loss_function, *batch)
+        loss, expected = one_process(make(), task, batch)
         results = []
         for kind, microbatches in cases:
             model, blocks = make(), []
             mine = pipeline_stage(model, world.rank, world.size)
             if kind == "naive":
-                found = naive_step(mine, *batch, loss_function)
+                found = naive_step(mine, batch, task)
             else:
-                pipeline = Pipeline(mine, loss_function, microbatches, kind)
-                found, blocks = pipeline.step(*batch), pipeline.blocks
+                pipeline = Pipeline(mine, task, microbatches, kind)
+                found, blocks = pipeline.step(batch), pipeline.blocks
             torch.testing.assert_close(found, loss, **CLOSE)
             for name, gradient in grads(model).items():
                 torch.testing.assert_close(gradient, expected[name], **CLOSE)
@@ -74,9 +82,9 @@ def grads(model):
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-def check(ranks, cases, make, batch, loss_function):
+def check(ranks, cases, make, batch, task):
     """Each parameter has its gradient on one rank and no other, and ranks keep their order."""
-    work = {"make": make, "batch": batch, "loss_function": loss_function, "cases": cases}
+    work = {"make": make, "batch": batch, "task": task, "cases": cases}
     everyones = launch(pipelined, ranks, deadline=60, **work)
     for (kind, microbatches), results in zip(cases, zip(*everyones, strict=True), strict=True):
         names = [name for here, _ in results for name in here]
@@ -89,24 +97,41 @@ def check(ranks, cases, make, batch, loss_function):
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_loss_and_gradients_are_those_of_one_process(ranks):
     cases = [("naive", 1), ("GPipe", 2), ("1F1B", 4), ("1F1B", 8), ("GPipe", 8)]
-    check(ranks, cases, net, text(), next_token_loss)
+    check(ranks, cases, net, text(), next_token())
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_microbatches_weigh_by_the_targets_that_count(ranks):
+    check(
+        ranks, [("naive", 1), ("GPipe", 2), ("1F1B", 4), ("1F1B", 8)], net, padded(), next_token()
+    )
+
+
+def test_classes_that_weigh_differently():
+    def classifier():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+
+    batch = torch.randn(8, 6, generator=torch.Generator().manual_seed(1)), torch.arange(8) // 3
+    task = classify(label_smoothing=0.1, class_weights=(0.2, 3.0, 1.0))
+    check(2, [("GPipe", 4), ("1F1B", 8)], classifier, batch, task)
 
 
 def test_resnet():
     cases = [("naive", 1), ("GPipe", 2), ("1F1B", 2)]
-    check(2, cases, resnet, images(), F.cross_entropy)
+    check(2, cases, resnet, images(), classify())
 
 
 def test_gradients_add_up_over_steps_and_the_timeline_is_of_the_last():
     def twice():
         with init() as world:
             model = net()
-            pipeline = Pipeline(pipeline_stage(model, world.rank, 2), next_token_loss, 4, "1F1B")
+            pipeline = Pipeline(pipeline_stage(model, world.rank, 2), next_token(), 4, "1F1B")
             for _ in range(2):
-                pipeline.step(*text())
+                pipeline.step(text())
             return grads(model), pipeline.timeline()
 
-    _, expected = one_process(net(), next_token_loss, *text())
+    _, expected = one_process(net(), next_token(), text())
     results = launch(twice, 2, deadline=60)
     for gradients, blocks in results:
         for name, gradient in gradients.items():
@@ -141,11 +166,11 @@ def test_as_many_microbatches_are_kept_as_predicted(kind):
         with init() as world:
             mine, found = pipeline_stage(net(), world.rank, 2), []
             for microbatches in (2, 8):
-                pipeline = Pipeline(mine, next_token_loss, microbatches, kind)
-                pipeline.step(*text())  # torch's trial run is in it
+                pipeline = Pipeline(mine, next_token(), microbatches, kind)
+                pipeline.step(text())  # torch's trial run is in it
                 Kept.most = 0
                 with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
-                    pipeline.step(*text())
+                    pipeline.step(text())
                 found.append((Kept.most, Kept.alive))
             return found
 
@@ -221,24 +246,30 @@ def test_bad_input(call, error, words):
 
 def test_bad_batches_and_schedules_are_refused():
     def attempts():
+        squares, words = supervised(F.mse_loss), []
         with init():
-            words = []
             for microbatches, kind in ((2, "gpipe"), (0, "GPipe"), (1, "1F1B")):
                 try:
-                    Pipeline(nn.Linear(1, 1), F.mse_loss, microbatches, kind)
+                    Pipeline(nn.Linear(1, 1), squares, microbatches, kind)
                 except ValueError as error:
                     words.append(str(error))
-            try:
-                Pipeline(lambda x: x, F.mse_loss, 2)
-            except TypeError as error:
-                words.append(str(error))
-            pipeline = Pipeline(nn.Linear(1, 1), F.mse_loss, 2)
-            pipeline.step(torch.ones(4, 1), torch.ones(4, 1))
+            for stage, task in ((lambda x: x, squares), (nn.Linear(1, 1), F.mse_loss)):
+                try:
+                    Pipeline(stage, task, 2)
+                except TypeError as error:
+                    words.append(str(error))
+            pipeline = Pipeline(nn.Linear(1, 1), squares, 2)
+            pipeline.step((torch.ones(4, 1), torch.ones(4, 1)))
             for inputs, targets in ((3, 3), (4, 2), (6, 6)):
                 try:
-                    pipeline.step(torch.ones(inputs, 1), torch.ones(targets, 1))
+                    pipeline.step((torch.ones(inputs, 1), torch.ones(targets, 1)))
                 except ValueError as error:
                     words.append(str(error))
+            nobody = torch.zeros(4, 1), torch.full((4,), IGNORE)
+            try:
+                Pipeline(nn.Linear(1, 1), classify(), 2).step(nobody)
+            except ValueError as error:
+                words.append(str(error))
             return words
 
     expected = (
@@ -246,9 +277,11 @@ def test_bad_batches_and_schedules_are_refused():
         "microbatches must be",
         "microbatches must be at least 2",
         "stage must be a torch module",
+        "task must be a task, such as next_token()",
         "inputs and targets must be equally many, a multiple of 2",
         "inputs and targets must be equally many, a multiple of 2",
         "inputs must have the shape of the first step, (4, 1), got (6, 1)",
+        "no target of the batch counts",
     )
     for words in launch(attempts, 2, deadline=60):
         for found, start in zip(words, expected, strict=True):
