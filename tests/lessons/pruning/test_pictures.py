@@ -21,7 +21,7 @@ def test_sparsities_have_a_line_for_each_way_and_the_whole_model():
     for axes, first, whole in ((left, [70, 50], 95), (right, [4, 2], 9)):
         dashed, a, _ = (line.get_ydata() for line in axes.lines)
         assert list(a) == pytest.approx(first) and list(dashed) == pytest.approx([whole] * 2)
-        assert list(axes.lines[0].get_xdata()) == pytest.approx([50, 90])
+        assert list(axes.lines[1].get_xdata()) == pytest.approx([50, 90])
         assert axes.get_xlabel() == "zeros (%)"
     assert {"a", "b"} <= {text.get_text() for text in left.texts}
 
