@@ -9,26 +9,24 @@ layer's output is its column of the weight times its values. It may go
    summed up times c, which moves into the reader's bias. Not if the reader pads with zeros: at the
    border it reads 0 in place of c, and no bias can say that. Such a channel stays.
 
-Values are constant where the lowest and the highest value meet (`intervals`): behind a batch norm
-whose scale is zero, a row of zeros, or a ReLU whose input is never positive. With nothing known of
-the input, the first two are found. With a range (pixels from 0 to 1, say) ReLUs are found that no
-image in the range can wake. The proof holds for that range, in evaluation mode, up to rounding.
+Values are constant (`constants`) behind a batch norm whose scale is zero, or a row of zeros, with
+whatever activations, pools and sums come after. The proof holds for every input, in evaluation
+mode, up to rounding.
 
 Do not expect much of a healthy network; after training with a penalty on the scales (Liu et al.,
-"Network Slimming", 2017), or with strong weight decay, whole layers' worth may go.
+"Network Slimming", 2017: `shrink`) whole layers' worth may go.
 """
 
 import copy
 from collections import Counter
 from dataclasses import dataclass
-from math import inf, isinf
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from labkit.compression.prune.constants import constants, pads_with_zeros
 from labkit.compression.prune.graph import ChannelGraph, channel_graph
-from labkit.compression.prune.intervals import bounds, channel_dim, pads_with_zeros
 from labkit.compression.prune.structured import Keep, remove_channels
 from labkit.compression.prune.trace import Example
 from labkit.table import Table
@@ -42,6 +40,7 @@ WHY = {
     UNREAD: "never read: the weights that would are zero",
 }
 LAST = "stays: a layer needs one channel"
+NOTE = "Proved for every input, in evaluation mode."
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,6 @@ class Lossless:
 
     model: nn.Module
     findings: tuple[Finding, ...]
-    note: str
 
     @property
     def removed(self) -> int:
@@ -70,7 +68,7 @@ class Lossless:
     def table(self) -> Table:
         """Return the findings as a table."""
         rows = tuple((f.layer, str(f.channels), str(f.of), f.why) for f in self.findings)
-        return Table(("layer", "channels", "of", "why"), rows, self.note)
+        return Table(("layer", "channels", "of", "why"), rows, NOTE)
 
     def __str__(self) -> str:
         return str(self.table())
@@ -84,8 +82,7 @@ class _Reader:
 
     name: str
     units: Tensor  # (inputs,) the unit of each input channel
-    low: Tensor  # (inputs,)
-    high: Tensor
+    values: Tensor  # (inputs,) nan where the channel varies
     weight: Tensor  # (rows, inputs / groups), the kernel summed up
     used: Tensor  # bool (inputs,): some weight is not zero
     has_bias: bool  # a constant can move into it
@@ -93,16 +90,14 @@ class _Reader:
     def verdicts(self) -> Tensor:
         """Return for each input channel what can be said of it."""
         verdicts = torch.full_like(self.units, VARIES)
-        verdicts[self.low == self.high] = CONSTANT if self.has_bias else PADDED
-        verdicts[(self.low == 0) & (self.high == 0)] = ZERO
+        verdicts[~self.values.isnan()] = CONSTANT if self.has_bias else PADDED
+        verdicts[self.values == 0] = ZERO
         verdicts[~self.used] = UNREAD
         return verdicts
 
 
-def remove_lossless(
-    model: nn.Module, example: Example, *, low: float = -inf, high: float = inf
-) -> Lossless:
-    """Remove all channels that provably do nothing for inputs from low to high.
+def remove_lossless(model: nn.Module, example: Example) -> Lossless:
+    """Remove all channels that provably do nothing.
 
     The smaller model gives the same outputs up to rounding, in evaluation mode. It is looked at
     again after each removal: a row that goes may leave a column that nobody reads.
@@ -110,18 +105,16 @@ def remove_lossless(
     Args:
         model: any module that torch.fx can trace; left untouched.
         example: an input (batch first), or a tuple of inputs; only its shape matters.
-        low: smallest number that an input may hold; by default nothing is known of it.
-        high: largest number that an input may hold.
 
     Raises:
         TypeError: `model` is not a module.
-        ValueError: the model cannot be traced or overwrites what it reads again, or low > high.
+        ValueError: the model cannot be traced, or overwrites what it reads again.
     """
     smaller, sizes = copy.deepcopy(model).eval(), dict[str, int]()
     removed = Counter[tuple[str, int]]()
     while True:
         graph = channel_graph(smaller, example)
-        readers = _readers(graph, low, high)
+        readers = _readers(graph)
         verdicts = _verdicts(graph, readers)
         keep = {name: _keep(verdicts[group.units]) for name, group in graph.groups.items()}
         for name, group in graph.groups.items():
@@ -138,12 +131,11 @@ def remove_lossless(
         for why, count in ((WHY[PADDED], left == PADDED), (LAST, left >= CONSTANT)):
             if count.any():
                 findings.append(Finding(name, int(count.sum()), sizes[name], why))
-    known = "any input" if isinf(low) and isinf(high) else f"inputs from {low:g} to {high:g}"
-    return Lossless(smaller, tuple(findings), f"proved for {known}, in evaluation mode")
+    return Lossless(smaller, tuple(findings))
 
 
-def _readers(graph: ChannelGraph, low: float, high: float) -> list[_Reader]:
-    known = bounds(graph.operations, low, high)
+def _readers(graph: ChannelGraph) -> list[_Reader]:
+    known = constants(graph.model, graph.operations, graph.example)
     names = {id(tensor): name for name, tensor in graph.model.named_parameters()}
     columns = {place.tensor: place.units for place in graph.places if place.role == "reads"}
     calls = Counter(op.module for op in graph.operations)
@@ -155,16 +147,14 @@ def _readers(graph: ChannelGraph, low: float, high: float) -> list[_Reader]:
             continue
         groups = getattr(layer, "groups", 1)
         units = columns[names[id(layer.weight)]].repeat(groups)
-        given = known[op.node.all_input_nodes[0]]
-        given = given.along(channel_dim(op), len(units))
         weight = layer.weight.detach().double().cpu()
         weight = weight.reshape(*weight.shape[:2], -1)
         used = torch.cat([(part != 0).any(2).any(0) for part in weight.chunk(groups)])
         alone = calls[layer] == 1 == holders[id(layer.weight)]
         alone &= layer.bias is None or holders[id(layer.bias)] == 1
-        fits = alone and groups == 1 and not (op.kind == "conv" and pads_with_zeros(op))
+        fits = alone and groups == 1 and not pads_with_zeros(op)
         name = str(op.node.target)
-        readers.append(_Reader(name, units, given.low, given.high, weight.sum(2), used, fits))
+        readers.append(_Reader(name, units, known[op.node], weight.sum(2), used, fits))
     return readers
 
 
@@ -192,10 +182,10 @@ def _shifts(graph: ChannelGraph, readers: list[_Reader], keep: Keep) -> dict[str
     names = {id(tensor): name for name, tensor in graph.model.named_parameters()}
     shifts = {}
     for reader in readers:
-        gone = ~stays[reader.units] & reader.used & (reader.low != 0)
+        gone = ~stays[reader.units] & reader.used & (reader.values != 0)
         if gone.any():
             weight = graph.model.get_submodule(reader.name).weight
-            shift = reader.weight[:, gone] @ reader.low[gone]
+            shift = reader.weight[:, gone] @ reader.values[gone]
             shifts[reader.name] = shift[rows[names[id(weight)]]]
     return shifts
 

@@ -1,7 +1,5 @@
 """A choice for a share of the operations: against trying every ratio, and against its budget."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from support import pruning as support
@@ -15,14 +13,7 @@ from labkit.compression.prune import (
     remove_channels,
 )
 from labkit.compression.prune.budget import choose_for_flops
-from labkit.facts import threads
 from labkit.measure import flops
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    with threads(1):
-        yield
 
 
 def counts(keep: dict) -> dict:

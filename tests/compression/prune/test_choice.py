@@ -1,7 +1,5 @@
 """Criteria against their definitions; the choice against its rules; the scan."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from support import pruning as support
@@ -18,14 +16,7 @@ from labkit.compression.prune import (
     sensitivity,
     taylor_scores,
 )
-from labkit.facts import threads
 from labkit.training import evaluate
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    with threads(1):
-        yield
 
 
 def make_batches(model_inputs: torch.Tensor, classes: int, count: int = 3) -> list:

@@ -1,7 +1,5 @@
 """Which channels go together, which stay, and what is refused."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from support import pruning as support
@@ -11,14 +9,6 @@ from torch.nn import functional as F
 
 from labkit import models
 from labkit.compression.prune import channel_graph, mask_channels, remove_channels
-from labkit.facts import threads
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    with threads(1):
-        yield
-
 
 # ---- which channels go together
 

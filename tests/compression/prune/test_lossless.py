@@ -1,23 +1,13 @@
 """Lossless pruning: bounds that hold, channels that do nothing, outputs that stay equal."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from support import pruning as support
-from support.pruning import HIGH, LOW, hard_inputs, same
+from support.pruning import hard_inputs, same
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labkit.compression.prune import fold_batch_norm, remove_lossless
-from labkit.facts import threads
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    with threads(1):
-        yield
-
 
 # ---- planted channels
 
@@ -52,8 +42,7 @@ def planted(padding: int) -> Planted:
     model.first.weight[4] = 0  # a row of zeros: a constant through the norm
     model.norm.weight[4] = 1
     model.norm.running_mean[4] = model.first.bias[4] - 1
-    model.norm.bias[5] = -4 * (model.norm.weight[5] * model.first.weight[5]).abs().sum()
-    return model  # 5: asleep for inputs from -0.5 to 1, not for larger ones
+    return model
 
 
 def found(result: object, start: str) -> int:
@@ -63,40 +52,29 @@ def found(result: object, start: str) -> int:
 def test_planted_channels_go_and_the_outputs_stay() -> None:
     model = planted(padding=0)
     before = support.snapshot(model)
-    result = remove_lossless(model, torch.zeros(1, 3, 8, 8), low=LOW, high=HIGH)
-    assert result.model.first.out_channels == 3
+    result = remove_lossless(model, torch.zeros(1, 3, 8, 8))
+    assert result.model.first.out_channels == 4
     assert result.model.second.out_channels == 5
-    assert result.removed == 6
-    assert [found(result, why) for why in ("constant", "always zero", "never")] == [2, 2, 2]
+    assert result.removed == 5
+    assert [found(result, why) for why in ("constant", "always zero", "never")] == [2, 1, 2]
     assert result.model.second.bias is not None
     for inputs in hard_inputs((3, 8, 8)):
         assert same(result.model(inputs), model(inputs))
     assert support.unchanged(model, before) and not result.model.training
-    assert all(word in str(result) for word in ("first", "always zero", "inputs from -0.5 to 1"))
+    assert all(word in str(result) for word in ("first", "always zero", "every input"))
 
 
 def test_a_constant_stays_where_the_next_layer_pads_with_zeros() -> None:
     model = planted(padding=1)
-    result = remove_lossless(model, torch.zeros(1, 3, 8, 8), low=LOW, high=HIGH)
-    assert result.model.first.out_channels == 5
+    result = remove_lossless(model, torch.zeros(1, 3, 8, 8))
+    assert result.model.first.out_channels == 6
     assert [found(result, why) for why in ("constant", "always zero", "never", "stays")] == [
-        0, 2, 2, 2,
+        0, 1, 2, 2,
     ]  # fmt: skip
     for inputs in hard_inputs((3, 8, 8)):
         assert same(result.model(inputs), model(inputs))
     # the reason for the rule: moved into the bias, the constant would be wrong at the border
     assert result.model.second.bias is None
-
-
-def test_what_sleeps_in_a_range_may_wake_outside() -> None:
-    model = planted(padding=0)
-    everywhere = remove_lossless(model, torch.zeros(1, 3, 8, 8))
-    assert everywhere.removed == 5
-    assert "any input" in str(everywhere)
-    wild = 1e3 * torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert same(everywhere.model(wild), model(wild))
-    in_range = remove_lossless(model, torch.zeros(1, 3, 8, 8), low=LOW, high=HIGH)
-    assert not same(in_range.model(wild), model(wild))  # the proof covers its range only
 
 
 def test_a_row_that_goes_frees_the_column_that_only_it_read() -> None:
@@ -154,7 +132,7 @@ def test_real_networks_with_a_third_of_the_norms_at_zero(name: str) -> None:
         for layer in model.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 layer.weight[::3] = 0
-    result = remove_lossless(model, inputs, low=LOW, high=HIGH)
+    result = remove_lossless(model, inputs)
     shape = support.ALL[name][1]
     with torch.no_grad():
         for images in hard_inputs(shape):
@@ -229,13 +207,7 @@ def test_norm_behind_a_linear_layer_is_folded_only_along_its_features() -> None:
 # ---- refusals
 
 
-def test_refuses_bad_input() -> None:
-    model, inputs = support.make("gated")
-    with pytest.raises(ValueError, match="low must be at most high, got 1.0 and -1.0"):
-        remove_lossless(model, inputs, low=1.0, high=-1.0)
-    with pytest.raises(ValueError, match="low must be"):
-        remove_lossless(model, inputs, low=float("nan"))
-
+def test_refuses_a_model_that_overwrites_what_it_reads_again() -> None:
     class Overwrites(nn.Module):
         def __init__(self) -> None:
             super().__init__()

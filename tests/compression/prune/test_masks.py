@@ -1,6 +1,5 @@
 """Unstructured and 2:4 pruning: masks, schedules, bytes."""
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -19,14 +18,7 @@ from labkit.compression.prune import (
     n_m_masks,
     sparsity,
 )
-from labkit.facts import threads
 from labkit.training import train
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    with threads(1):
-        yield
 
 
 @pytest.mark.parametrize("together", [False, True])

@@ -1,7 +1,5 @@
 """Structured pruning: what is removed equals what is masked, and is as small as predicted."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from support import pruning as support
@@ -18,16 +16,8 @@ from labkit.compression.prune import (
     remove_channels,
     taylor_scores,
 )
-from labkit.facts import threads
 from labkit.measure import flops
 from labkit.training import train
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    with threads(1):
-        yield
-
 
 # ---- the equality, and the size
 

@@ -1,6 +1,5 @@
 """Scale, zero point and rounding: the laws, torch and torchao as references, integer products."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -17,16 +16,9 @@ from labkit.compression.quantize.affine import (
     to_floats,
     to_integers,
 )
-from labkit.facts import threads
 
 BITS = (2, 3, 4, 8)
 HALF = 0.5 * (1 + 1e-4)  # half a step, and float32's own rounding
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    with threads(1):
-        yield
 
 
 def numbers(*shape: int, seed: int = 0) -> Tensor:

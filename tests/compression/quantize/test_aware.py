@@ -1,7 +1,6 @@
 """Quantization-aware training: the loss of the rounded network, and where it ends."""
 
 import copy
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -12,17 +11,10 @@ from torch.nn import functional as F
 from labkit import models
 from labkit.compression.quantize.aware import RoundedWeight, finish, quantization_aware
 from labkit.compression.quantize.weight_only import quantizable, quantize_weights
-from labkit.facts import threads
 from labkit.training import SGD, cosine, train
 
 ROUNDING = 100 * torch.finfo(torch.float32).eps  # of a few layers with sums of a hundred products
 SETTINGS = [(8, None), (4, 32), (3, 10), (2, None)]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    with threads(1):
-        yield
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Quantized models as files: the same outputs to the bit, the predicted size, clear refusals."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,16 +17,9 @@ from labkit.compression.quantize.files import load_quantized, save_quantized
 from labkit.compression.quantize.int8_model import Int8Model
 from labkit.compression.quantize.static import quantize_static
 from labkit.compression.quantize.weight_only import quantize_weights
-from labkit.facts import threads
 
 BATCHES = pictures(2)
 IMAGES = BATCHES[0][0]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    with threads(1):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,11 @@
 """Clipping ranges: which ends they choose, and that the least error is the least."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
 
 from labkit.compression.quantize.affine import grid, round_trip
 from labkit.compression.quantize.ranges import RANGES, least_error, min_max, percentile
-from labkit.facts import threads
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    with threads(1):
-        yield
 
 
 def numbers(*shape: int) -> Tensor:

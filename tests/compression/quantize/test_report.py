@@ -14,14 +14,11 @@ from labkit.compression.quantize.affine import grid, grid_of, round_trip
 from labkit.compression.quantize.ranges import RANGES
 from labkit.compression.quantize.report import LayerError, layer_errors, leave_in_float
 from labkit.compression.quantize.weight_only import quantize_weights
-from labkit.facts import threads
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    with threads(1):
-        torch.manual_seed(0)
-        yield
+def seed():
+    torch.manual_seed(0)
 
 
 def images(count: int = 32, batches: int = 1) -> list[tuple[torch.Tensor, torch.Tensor]]:

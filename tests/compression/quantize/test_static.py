@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -18,17 +17,10 @@ from labkit.compression.quantize.lowering import int8_kernels
 from labkit.compression.quantize.observers import Reservoir, classes
 from labkit.compression.quantize.ranges import percentile
 from labkit.compression.quantize.static import quantize_static
-from labkit.facts import threads
 from labkit.measure import interleave
 from labkit.training import evaluate
 
 BATCHES = pictures()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    with threads(1):
-        yield
 
 
 @pytest.fixture(scope="module")

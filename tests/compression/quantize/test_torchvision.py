@@ -1,6 +1,6 @@
 """Static int8 on known architectures with random weights: all in int8, and the same answers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,13 +10,6 @@ from torchvision.models import VisionTransformer, mobilenet_v3_small, resnet18
 
 from labkit.compression.quantize.lowering import int8_kernels
 from labkit.compression.quantize.static import quantize_static
-from labkit.facts import threads
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    with threads(1):
-        yield
 
 
 def vision_transformer() -> nn.Module:

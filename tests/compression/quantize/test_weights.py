@@ -1,7 +1,6 @@
 """Weight-only quantization: what is stored, what comes out, what is refused."""
 
 import copy
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -16,15 +15,8 @@ from labkit.compression.quantize.weight_only import (
     quantize_weights,
     unpack,
 )
-from labkit.facts import threads
 
 SETTINGS = [(8, None), (4, 32), (4, None), (3, 10)]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    with threads(1):
-        yield
 
 
 def make(name: str) -> tuple[nn.Module, Tensor]:
