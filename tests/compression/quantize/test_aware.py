@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from labkit import models
 from labkit.compression.quantize.aware import RoundedWeight, finish, quantization_aware
 from labkit.compression.quantize.weight_only import quantizable, quantize_weights
-from labkit.training import SGD, cosine, train
+from labkit.training import SGD, cosine, supervised, train
 
 ROUNDING = 100 * torch.finfo(torch.float32).eps  # of a few layers with sums of a hundred products
 SETTINGS = [(8, None), (4, 32), (3, 10), (2, None)]
@@ -130,7 +130,16 @@ def test_training_with_rounding_ends_below_rounding_afterwards(bits: int) -> Non
     def fit(model: nn.Module, lr: float, epochs: int) -> nn.Module:
         optimizer = torch.optim.Adam(model.parameters(), lr=lr)
         batches = [(inputs, targets)]
-        list(train(model, batches, optimizer, loss=F.mse_loss, schedule=cosine(), epochs=epochs))
+        list(
+            train(
+                model,
+                batches,
+                optimizer,
+                task=supervised(F.mse_loss),
+                schedule=cosine(),
+                epochs=epochs,
+            )
+        )
         return model
 
     def loss(model: nn.Module) -> float:
