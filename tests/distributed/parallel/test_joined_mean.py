@@ -127,8 +127,9 @@ def test_ranks_weigh_by_their_classes_in_every_way():
     WEIGHED.loss(joined, by_class()).backward()
     expected = [p.grad for p in joined.parameters()]
     for found in launch(weighed, start=start, deadline=60):
-        for way, gradients in found.items():
-            torch.testing.assert_close(gradients, expected, rtol=1e-10, atol=1e-12, msg=way)
+        assert len(found) == 3
+        for gradients in found.values():  # the weights of the classes are float32
+            torch.testing.assert_close(gradients, expected, rtol=1e-6, atol=1e-8)
 
 
 def test_a_batch_that_is_empty_on_all_ranks_is_refused():
