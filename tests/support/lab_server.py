@@ -1,5 +1,8 @@
 """A real JupyterLab and a real browser for tests: started once, ended for sure.
 
+If the process of the tests is killed, nobody closes the server: then it ends itself, some minutes
+after the last page was open.
+
 Everything the server writes goes to a temporary folder: settings, workspaces, runtime files and
 the notebooks themselves. It listens on loopback only and asks for a token.
 """
@@ -35,6 +38,12 @@ CHROMIUM_FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+]
+# Seconds. A kernel with an open page is never ended, nor is a server with a kernel.
+SELF_ENDING = [
+    "--MappingKernelManager.cull_idle_timeout=120",
+    "--MappingKernelManager.cull_interval=30",
+    "--ServerApp.shutdown_no_activity_timeout=300",
 ]
 SETTINGS = {
     "apputils-extension/notification": {
@@ -97,6 +106,7 @@ class LabServer:
             f"--ServerApp.root_dir={self.folder}",
             f"--IdentityProvider.token={self.token}",
             "--LabApp.expose_app_in_browser=True",
+            *SELF_ENDING,
         ]
 
     def _environment(self, scratch: Path, project: Path) -> dict[str, str]:
