@@ -1,14 +1,15 @@
 """Can the verdict be trusted? Two hundred short races whose right answer is known.
 
-In half of them an arm races against itself: the right answer is "can't tell". In the other half
-one arm's step is 10 % longer than the other's: the right answer is "worse". The race is the lab's
-own, with all that it does; only the network is small, so that a race takes about a second.
+In half of them an arm races against itself: the right answer is "no difference that matters", and
+"better" and "worse" are wrong ("can't tell" is no error: a short race is entitled to it). In the
+other half one arm's step is 10 % longer than the other's: the right answer is "worse". The race is
+the lab's own, with all that it does; only the network is small, so that a race takes about a
+second.
 
 The 10 % are planted as waiting, in the forward pass, for a tenth of the time that the other arm's
 latest step took. So they stay 10 % when the machine gets slower or faster.
 """
 
-import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 from benchmarks.rows import Row
 from labkit import SGD, Race, Recipe, data, models
 from labkit.compare import Verdict
+from labkit.compare.intervals import scaled, share
+from labkit.compare.verdict import CALLS, Call
 from labkit.measure.statistics import Estimate, median_interval
 
 RACES, ROUNDS = 100, 53  # rounds of a race; the first three are its warm-up
@@ -64,11 +67,12 @@ class Outcome:
     verdicts: list[Verdict] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
-    def share(self, call: str) -> Estimate:
-        """Return how many per cent of the races were called so, with Wilson's interval."""
-        return wilson(self.calls()[call], len(self.verdicts))
+    def share(self, *calls: Call) -> Estimate:
+        """Return how many per cent of the races got one of these calls, with Wilson's interval."""
+        made = self.calls()
+        return scaled(share(sum(made[call] for call in calls), len(self.verdicts)), 100)
 
-    def calls(self) -> Counter[str]:
+    def calls(self) -> Counter[Call]:
         """Return how often each call was made."""
         return Counter(verdict.call for verdict in self.verdicts)
 
@@ -120,12 +124,13 @@ def one_race(recipe: Recipe, plant: Plant | None, outcome: Outcome) -> Race:
 
 def rows(same: Outcome, planted: Outcome, rounds: int) -> list[Row]:
     """Return the rows of both kinds."""
-    calls = same.calls()
-    wrong = f"called faster {calls['better']}, slower {calls['worse']} times"
-    truth = 1 / (1 + SHARE)
+    truth, itself = 1 / (1 + SHARE), "arm against itself"
+    equal: Call = "no difference that matters"
+    unclaimed = same.share(equal, "can't tell", "too few")
     return [
-        Row('arm against itself: "can\'t tell"', same.share("can't tell"), "%", wrong),
-        Row(f'{SHARE:.0%} planted: "worse"', planted.share("worse"), "%", "right is 100"),
+        Row(f"{itself}: no difference claimed", unclaimed, "%", _listed(same.calls())),
+        Row(f'{itself}: "{equal}"', same.share(equal), "%", "right is 100"),
+        Row(f'{SHARE:.0%} planted: "worse"', planted.share("worse"), "%", _listed(planted.calls())),
         Row("arm against itself: speed", median_interval(same.ratios()), "x", "the truth is 1"),
         Row(
             f"{SHARE:.0%} planted: speed",
@@ -142,23 +147,9 @@ def rows(same: Outcome, planted: Outcome, rounds: int) -> list[Row]:
     ]
 
 
-def wilson(hits: int, n: int) -> Estimate:
-    """Return the share of `hits` in `n` in per cent with Wilson's 95 % interval.
-
-    It stays within 0 and 100 and is right for shares near them, where the usual one is not.
-    Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927.
-
-    Raises:
-        ValueError: `n` is not positive, or `hits` not in 0 … n.
-    """
-    if n < 1 or not 0 <= hits <= n:
-        raise ValueError(f"hits must lie in 0 … n with n at least 1, got {hits} of {n}")
-    z = statistics.NormalDist().inv_cdf(0.975)
-    share = hits / n
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    low, high = max(0.0, centre - half), min(1.0, centre + half)
-    return Estimate(100 * share, 100 * low, 100 * high, n)
+def _listed(calls: Counter[Call]) -> str:
+    """Return how often each call was made."""
+    return ", ".join(f"{call}: {calls[call]}" for call in CALLS if calls[call])
 
 
 def _spread(ratios: Sequence[float]) -> float:

@@ -105,11 +105,16 @@ def threads(count: int) -> Iterator[None]:
     """
     check_positive_int("count", count)
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    # torch.set_num_threads throws away the kernels that oneDNN has built, even where the number
+    # stays the same. Whoever runs next builds them again: 6 % of a small step, and enough to make
+    # the first arm of every round of a race look slow. So nothing is set that holds already.
+    if before != count:
+        torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)
 
 
 def _version(package: str) -> str:

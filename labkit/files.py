@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one, and telling a damaged one by its hash."""
+"""Where results go, writing files so that a reader never sees half of one, and their hashes."""
 
 import hashlib
 import os
@@ -6,6 +6,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+
+def results_folder() -> Path:
+    """Return the folder that runs write to: $LABKIT_RESULTS, or `results/` in the clone."""
+    chosen = os.environ.get("LABKIT_RESULTS")
+    return Path(chosen).absolute() if chosen else Path(__file__).resolve().parents[1] / "results"
 
 
 @contextmanager

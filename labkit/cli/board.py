@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from labkit import units
-from labkit.cli import UsageError, places
+from labkit.cli import UsageError
 from labkit.compare import scoreboard
+from labkit.files import results_folder
 from labkit.table import Table
 
 HEADINGS = ("notebook", "profile", "what", "figure", "value", "95 % interval", "n", "machine")
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Print or merge; 1 when a file cannot be read or written."""
-    files = arguments.files or [places.results() / "scoreboard.jsonl"]
+    files = arguments.files or [results_folder() / "scoreboard.jsonl"]
     for file in files:
         if not file.is_file():
             raise UsageError(f"no scoreboard {file}; 'labkit run 00' writes one")

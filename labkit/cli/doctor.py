@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from labkit.cli import UsageError, places
 from labkit.data.files import data_root, expected_hashes
 from labkit.facts import Facts, machine_facts
-from labkit.files import sha256
+from labkit.files import results_folder, sha256
 
 MEMORY_GIB_NEEDED = 1.5  # a notebook peaks at 1.2 GB, JupyterLab takes 0.2
 INSTALL = "pip install -e '.[lab]'"
@@ -246,12 +245,12 @@ def _data_faults() -> list[str]:
 def _results_fault() -> str:
     """Return why the results folder cannot be written, or an empty text."""
     try:
-        folder = places.results()
+        folder = results_folder()
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".doctor-{os.getpid()}.tmp"
         probe.write_bytes(b"labkit")
         probe.unlink()
-    except (OSError, UsageError) as error:
+    except OSError as error:
         return str(error)
     return ""
 

@@ -4,7 +4,6 @@ The commands work from a clone: notebooks and data are files to read and change,
 installed package. The clone is found from this file's own place.
 """
 
-import os
 from pathlib import Path
 
 from labkit.cli import UsageError
@@ -23,12 +22,6 @@ def root() -> Path:
             "'pip install -e .[lab]', or run 'make lab'"
         )
     return folder
-
-
-def results() -> Path:
-    """Return the folder that runs write to: $LABKIT_RESULTS, or `results/` in the clone."""
-    chosen = os.environ.get("LABKIT_RESULTS")
-    return Path(chosen).absolute() if chosen else root() / "results"
 
 
 def find_notebooks(wanted: list[str], folder: Path) -> list[Path]:

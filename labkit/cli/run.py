@@ -24,7 +24,7 @@ from papermill.exceptions import PapermillException, PapermillExecutionError
 
 from labkit.cli import UsageError, places, store
 from labkit.cli.memory import ProcessWatch
-from labkit.files import atomic_path
+from labkit.files import atomic_path, results_folder
 from labkit.lessons import minutes
 
 # Seconds that one cell may take, for each profile.
@@ -88,7 +88,7 @@ def run(notebook: Path, profile: str, keep: bool = False) -> bool:
     """
     original = read(notebook)
     timed = keep and notebook.parent == places.root() / "notebooks"
-    output = places.results() / f"{notebook.stem}.{profile}.ipynb"
+    output = results_folder() / f"{notebook.stem}.{profile}.ipynb"
     output.parent.mkdir(parents=True, exist_ok=True)
     os.environ.update(LABKIT_PROFILE=profile, LABKIT_RESULTS=str(output.parent))
     print(f"{notebook.name} ({profile})", flush=True)

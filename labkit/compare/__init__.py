@@ -1,19 +1,36 @@
-"""Fair comparison: races, tradeoffs, verdicts and the scoreboard that remembers them."""
+"""Fair comparison: races, tradeoffs, what may be said of them, and the scoreboard."""
 
 from labkit.compare import scoreboard
-from labkit.compare.race import Race, Round
-from labkit.compare.record import Record
-from labkit.compare.standing import step_standings
+from labkit.compare.quantity import (
+    FORWARD_TIME,
+    LATENCY,
+    PEAK_MEMORY,
+    SIZE,
+    STEP_TIME,
+    TIME_TO_TARGET,
+    Quantity,
+)
+from labkit.compare.race import Race
+from labkit.compare.reading import Reading
+from labkit.compare.record import Record, Round
+from labkit.compare.samples import Samples
+from labkit.compare.step_rooflines import step_standings
 from labkit.compare.tradeoff import Tradeoff
-from labkit.compare.tradeoff_report import Reading, TradePoint
 from labkit.compare.verdict import Verdict
 
 __all__ = [
+    "FORWARD_TIME",
+    "LATENCY",
+    "PEAK_MEMORY",
+    "SIZE",
+    "STEP_TIME",
+    "TIME_TO_TARGET",
+    "Quantity",
     "Race",
     "Reading",
     "Record",
     "Round",
-    "TradePoint",
+    "Samples",
     "Tradeoff",
     "Verdict",
     "scoreboard",

@@ -10,38 +10,29 @@ what one arm draws does not change the other. The clock stands still during eval
     for round in race: ...      # stop when you like; iterating again goes on
     race.table()
     race.verdict("bf16", over="fp32", on="step time")
+
+A race only measures. What may be said of it is said by its `samples`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from labkit.checks import check_positive_int
-from labkit.compare import report
-from labkit.compare.probe import Probe, probe
-from labkit.compare.record import Record
+from labkit.compare.quantity import STEP_TIME, TIME_TO_TARGET, Quantity
+from labkit.compare.race_checks import check_arms, check_examples, other_race
+from labkit.compare.race_duration import seconds_of_a_training
+from labkit.compare.race_samples import samples_of
+from labkit.compare.record import WARMUP_ROUNDS, Record, Round
+from labkit.compare.samples import Samples
 from labkit.compare.verdict import Verdict
 from labkit.facts import threads
-from labkit.measure import order_of_round
+from labkit.measure import order_of_round, peak_memory
 from labkit.seeds import rng_state, set_rng_state
 from labkit.table import Table
 from labkit.training import Recipe, Step, Training
 from labkit.training.checkpoint import read_state, write_state
-
-
-@dataclass(frozen=True)
-class Round:
-    """What happened in one round: each arm's step, and accuracies where it was time to evaluate.
-
-    An arm with fewer steps than the longest one rests in some rounds.
-    """
-
-    seed: int
-    number: int
-    steps: dict[str, Step]
-    accuracies: dict[str, float]
 
 
 class Race:
@@ -50,16 +41,18 @@ class Race:
     Args:
         arms: {name: recipe}, or pairs of both. The first arm is the baseline.
         seeds: trainings of each arm, with the seeds recipe.seed, recipe.seed + 1 …
-        evaluations: how often in a training the accuracy is measured, evenly spread.
-        target: accuracy (0 to 1) for "time to target", or None.
+        evaluations: how often in a training the model is scored, evenly spread.
+        target: mean score for "time to target", such as 0.9 right, or 1.5 nats of loss, or None.
         thread_count: torch threads; see `labkit.facts` for why one is the default.
 
     Attributes:
         records: {arm: one Record a seed}.
         trainings: {arm: the Training of the current seed}; empty before the first round.
+        metric: the quantity of the arms' metric.
 
     Raises:
-        ValueError: no arms, two arms of one name, or a number out of range.
+        ValueError: no arms, two arms of one name, arms of different metrics, or a number out of
+            range; while iterating, arms that are tested on other numbers of examples.
         TypeError: an arm is not a Recipe.
         FloatingPointError: while iterating, when an arm's loss is not finite; it names the arm.
     """
@@ -73,28 +66,17 @@ class Race:
         target: float | None = None,
         thread_count: int = 1,
     ) -> None:
-        pairs = list(arms.items() if isinstance(arms, Mapping) else arms)
-        self.arms: dict[str, Recipe] = dict(pairs)
-        if not pairs:
-            raise ValueError("arms is empty: a race needs at least one arm")
-        if len(self.arms) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"arms has the name {twice!r} more than once")
-        for name, recipe in self.arms.items():
-            if not isinstance(recipe, Recipe):
-                raise TypeError(f"arm {name!r} must be a Recipe, got {type(recipe).__name__}")
-        for label, number in (
-            ("seeds", seeds),
-            ("evaluations", evaluations),
-            ("thread_count", thread_count),
-        ):
-            check_positive_int(label, number)
-        if target is not None and not 0 < target < 1:
-            raise ValueError(f"target must lie between 0 and 1, got {target!r}")
+        self.arms = check_arms(arms)
+        self.baseline = next(iter(self.arms))
+        self.metric = Quantity.of(self.arms[self.baseline].task.metric)
+        check_positive_int("seeds", seeds)
+        check_positive_int("evaluations", evaluations)
+        check_positive_int("thread_count", thread_count)
+        low, high = self.metric.low / self.metric.scale, self.metric.high / self.metric.scale
+        if target is not None and not low < target < high:
+            raise ValueError(f"target must lie between {low:g} and {high:g}, got {target!r}")
         self.seeds, self.evaluations = seeds, evaluations
         self.target, self.thread_count = target, thread_count
-        self.baseline = pairs[0][0]
         self.records: dict[str, list[Record]] = {name: [] for name in self.arms}
         self.trainings: dict[str, Training] = {}
         self.number = 0  # rounds done with this seed
@@ -102,7 +84,8 @@ class Race:
         self._rng: dict[str, dict[str, Any]] = {}
         self._wall = 0.0
         self._rounds_done = 0
-        self._probes: dict[str, Probe] | None = None
+
+    # -- how far it is -----------------------------------------------------------------------
 
     @property
     def rounds(self) -> int:
@@ -129,13 +112,20 @@ class Race:
         left = self.rounds * self.seeds * (1 - self.progress)
         return self._wall / self._rounds_done * left
 
+    # -- the work ----------------------------------------------------------------------------
+
     def __iter__(self) -> Iterator[Round]:
         """Yield rounds until the race is finished; continue where an earlier iteration ended."""
-        while not self.finished:
-            yield self.advance()
+        # Held over all rounds: a change of the number of threads makes oneDNN forget its kernels,
+        # and in each round the first arm would pay for building them again.
+        with threads(self.thread_count):
+            while not self.finished:
+                yield self.advance()
 
     def advance(self) -> Round:
         """Do one round and return it.
+
+        Who calls this in a loop of their own holds `threads(race.thread_count)` around the loop.
 
         Raises:
             ValueError: the race is finished.
@@ -154,16 +144,23 @@ class Race:
             self._rounds_done += 1
 
     def _next_seed(self) -> None:
-        number = len(self.records[self.baseline])
-        self.trainings, self._steps, self._rng, self.number = {}, {}, {}, 0
-        for name, recipe in self.arms.items():
-            seeded = recipe.but(seed=recipe.seed + number)
-            self.trainings[name] = seeded.training(timed=True)
-            self._rng[name] = rng_state()
-            self.records[name].append(Record(seeded.seed))
+        number, names = len(self.records[self.baseline]), list(self.arms)
+        self.trainings, self._steps = {}, {}  # they make room before the next are built
+        trainings, rng = {}, {}
+        # Who is built first may lie better in memory for as long as the seed lasts: so it is
+        # another arm with every seed.
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            recipe = self.arms[name]
+            trainings[name] = recipe.but(seed=recipe.seed + number).training(timed=True)
+            rng[name] = rng_state()
+        for name in names:
+            self.records[name].append(Record(self.arms[name].seed + number))
+        self.trainings, self._rng = {name: trainings[name] for name in names}, rng
+        self.number = 0
 
     def _round(self) -> Round:
-        done, steps, accuracies = self.number + 1, {}, {}
+        done, steps, means = self.number + 1, {}, {}
         for name in order_of_round(list(self.arms), self.number):
             training, record = self.trainings[name], self.records[name][-1]
             set_rng_state(self._rng[name])
@@ -172,74 +169,97 @@ class Race:
                 record.rounds.append(self.number)
                 record.seconds.append(steps[name].seconds)
                 record.losses.append(steps[name].loss)
-            if self._evaluation_due(done, len(record.evaluations)):
-                accuracies[name] = self.arms[name].evaluate(training.answering)
-                so_far = record.elapsed[-1] if record.seconds else 0.0
-                record.evaluations.append((training.index, so_far, accuracies[name]))
+            if done * self.evaluations >= (len(record.evaluations) + 1) * self.rounds:
+                means[name] = record.evaluate(self.arms[name].scores(training.answering))
             self._rng[name] = rng_state()
+        check_examples(self.records)
         self.number = done
-        return Round(self.records[self.baseline][-1].seed, done, steps, accuracies)
+        return Round(self.records[self.baseline][-1].seed, done, steps, means)
 
     def _step(self, name: str) -> Step:
         iterator = self._steps.setdefault(name, iter(self.trainings[name]))
         try:
-            return next(iterator)
+            return self._measured(name, iterator) if self._peak_is_due(name) else next(iterator)
         except FloatingPointError as error:
             raise FloatingPointError(f"arm {name!r}: {error}") from error
         except BaseException:  # an interrupt ends the iterator: the next round needs a new one
             self._steps.pop(name)
             raise
 
-    def _evaluation_due(self, done: int, evaluated: int) -> bool:
-        return done * self.evaluations >= (evaluated + 1) * self.rounds
+    def _peak_is_due(self, name: str) -> bool:
+        """Whether an arm's memory is measured in this step: once, in a round that is not timed.
 
-    def probes(self) -> dict[str, Probe]:
-        """Return {arm: seconds and peak bytes of one step}, on throw-away models; measured once."""
-        if self._probes is None:
-            outer = rng_state()
-            with threads(self.thread_count):
-                self._probes = {name: probe(recipe) for name, recipe in self.arms.items()}
-            set_rng_state(outer)
-        return self._probes
+        In the second step, because the first one creates what the optimizer keeps; but in the
+        first one of an arm whose second step comes after the warm-up.
+        """
+        first, training = self.records[name][0], self.trainings[name]
+        if first.peak_bytes is not None or len(self.records[name]) > 1:
+            return False
+        second = self.rounds // training.total  # the round of its second step
+        early = training.total > 1 and second < WARMUP_ROUNDS
+        return len(first.seconds) == (1 if early else 0)
+
+    def _measured(self, name: str, iterator: Iterator[Step]) -> Step:
+        training, done = self.trainings[name], list[Step]()
+        training.optimizer.zero_grad()  # so that the old gradients do not make room for the new
+        peak = peak_memory(lambda: done.append(next(iterator)), device=training.device)
+        self.records[name][0].peak_bytes = peak
+        return done[0]
 
     def estimate(self) -> float:
-        """Return how many seconds the whole race will take on this machine, roughly."""
-        a_seed = sum(p.total_seconds(self.evaluations) for p in self.probes().values())
-        return self.seeds * a_seed
+        """Return how many seconds the whole race will take here, roughly.
+
+        It runs a few steps of throw-away models.
+        """
+        outer = rng_state()
+        with threads(self.thread_count):
+            each = [seconds_of_a_training(r, self.evaluations) for r in self.arms.values()]
+        set_rng_state(outer)
+        return self.seeds * sum(each)
+
+    # -- what came out -----------------------------------------------------------------------
+
+    @property
+    def samples(self) -> Samples:
+        """All that was measured so far."""
+        return samples_of(self.records, self.metric, self.target)
 
     def verdict(self, candidate: str, *, over: str | None = None, on: str = "step time") -> Verdict:
         """Return how `candidate` compares with `over` (the baseline when left out).
 
         Args:
-            on: "step time", "time to target", "accuracy" or "peak memory".
+            candidate: name of an arm.
+            over: the arm that it is compared with.
+            on: "step time", "time to target", "peak memory" or the metric's name.
 
         Raises:
             ValueError: no such arm or comparison, or nothing measured for it yet.
         """
-        return report.verdict(self, candidate, over or self.baseline, on)
+        if on == TIME_TO_TARGET.name and self.target is None:
+            raise ValueError("this race has no target: give Race(..., target=0.9)")
+        return self.samples.verdict(candidate, over, on)
 
     def ratios(self, candidate: str, *, over: str | None = None) -> list[float]:
-        """Return, round by round, the seconds of `over` (the baseline) / those of `candidate`.
+        """Return, round by round, the seconds of `over` (the baseline) / those of `candidate`."""
+        return self.samples.ratios(candidate, over, STEP_TIME)
 
-        Raises:
-            ValueError: no such arm.
-        """
-        report.check_arms(self, candidate, over or self.baseline)
-        pairs = report.paired_steps(self.records[over or self.baseline], self.records[candidate])
-        return [slow / fast for slow, fast in zip(*pairs, strict=True)]
-
-    def table(self) -> Table:
-        """Return one row an arm: time, speed against the baseline, accuracy, memory, n."""
-        return report.table(self)
+    def table(self, *, brief: bool = False) -> Table:
+        """Return one row an arm: time, speed, the metric and its difference, memory."""
+        base, *others = self.arms.values()
+        differing = sorted({field for recipe in others for field in base.differences(recipe)})
+        what = f"Arms differ in: {', '.join(differing)}." if differing else "The arms are the same."
+        return self.samples.table(what, brief=brief)
 
     def row(self, what: str, *, notebook: str = "", profile: str = "") -> dict[str, Any]:
         """Return the scoreboard row of this race; see `labkit.compare.scoreboard`."""
-        return report.row(self, what, notebook=notebook, profile=profile)
+        return self.samples.row(what, notebook=notebook, profile=profile)
+
+    # -- on disk -----------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
         """Write the whole state of the race, so that `load` continues it to the bit."""
         state = {
-            "arms": self._describe(),
+            "arms": self._fingerprints(),
             "seeds": self.seeds,
             "number": self.number,
             "rounds_done": self._rounds_done,
@@ -259,9 +279,8 @@ class Race:
         state = read_state(path)
         if "arms" not in state:
             raise ValueError(f"{path} is a checkpoint, but not of a race")
-        for what, mine in (("arms", self._describe()), ("seeds", self.seeds)):
-            if state[what] != mine:
-                raise ValueError(f"{path} is of another race: its {what} are {state[what]}")
+        if what := other_race(state, self._fingerprints(), self.seeds):
+            raise ValueError(f"{path} is of another race: {what}")
         outer = rng_state()
         trainings = {}
         for name, saved in state["trainings"].items():
@@ -277,5 +296,5 @@ class Race:
             for name, records in state["records"].items()
         }
 
-    def _describe(self) -> dict[str, dict[str, str]]:
+    def _fingerprints(self) -> dict[str, dict[str, str]]:
         return {name: recipe.fingerprints() for name, recipe in self.arms.items()}

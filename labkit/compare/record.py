@@ -1,8 +1,12 @@
-"""What one arm of a race did with one seed."""
+"""What happened in a race: in a round, and to one arm with one seed."""
 
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
+
+from torch import Tensor
+
+from labkit.training import Step
 
 # The first steps of a process build kernels and fill caches: they are no measure of a step.
 WARMUP_ROUNDS = 3
@@ -17,7 +21,9 @@ class Record:
         rounds: the round in which each step was done.
         seconds: of each step.
         losses: of each step.
-        evaluations: (steps done, training seconds so far, accuracy), the clock standing still.
+        evaluations: (steps done, training seconds so far, mean score), the clock standing still.
+        scores: of the last evaluation, one number an example, float (examples,), or None.
+        peak_bytes: of one step of the first seed, above weights, optimizer and data, or None.
     """
 
     seed: int
@@ -25,6 +31,8 @@ class Record:
     seconds: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     evaluations: list[tuple[int, float, float]] = field(default_factory=list)
+    scores: Tensor | None = field(default=None, compare=False)  # a tensor has no one ==
+    peak_bytes: int | None = None
 
     @property
     def elapsed(self) -> list[float]:
@@ -36,19 +44,37 @@ class Record:
         pairs = zip(self.rounds, self.seconds, strict=True)
         return {number: seconds for number, seconds in pairs if number >= WARMUP_ROUNDS}
 
-    def accuracy(self) -> float | None:
-        """Return the last accuracy measured, or None."""
-        return self.evaluations[-1][2] if self.evaluations else None
+    def evaluate(self, scores: Tensor) -> float:
+        """Keep the scores of an evaluation, and return their mean."""
+        mean = float(scores.double().mean())
+        self.scores = scores
+        self.evaluations.append((len(self.seconds), sum(self.seconds), mean))
+        return mean
 
-    def seconds_to(self, target: float) -> float | None:
+    def seconds_to(self, target: float, higher_is_better: bool) -> float | None:
         """Return the training seconds at the first evaluation that reached `target`, or None."""
-        return next((s for _, s, accuracy in self.evaluations if accuracy >= target), None)
+        sign = 1 if higher_is_better else -1
+        reached = (s for _, s, score in self.evaluations if sign * (score - target) >= 0)
+        return next(reached, None)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain lists and numbers, for a file."""
+        """Return plain lists, numbers and a tensor, for a file."""
         return {**vars(self), "evaluations": [list(e) for e in self.evaluations]}
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> "Record":
         """Return the record that `as_dict` described."""
         return cls(**{**state, "evaluations": [tuple(e) for e in state["evaluations"]]})
+
+
+@dataclass(frozen=True)
+class Round:
+    """What happened in one round: each arm's step, and mean scores where arms were evaluated.
+
+    An arm with fewer steps than the longest one rests in some rounds.
+    """
+
+    seed: int
+    number: int
+    steps: dict[str, Step]
+    scores: dict[str, float]

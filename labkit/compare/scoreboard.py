@@ -6,22 +6,16 @@ A row: {"what", "notebook", "profile", "figures": {name: {"value", "low", "high"
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from labkit.facts import machine_facts
-from labkit.files import atomic_path
+from labkit.files import atomic_path, results_folder
 from labkit.measure.statistics import Estimate
 
 KEYS = ("what", "notebook", "profile", "figures", "facts", "when")
-
-
-def results_folder() -> Path:
-    """Return where results go: $LABKIT_RESULTS, or `results/` beside the package."""
-    return Path(os.environ.get("LABKIT_RESULTS", Path(__file__).resolve().parents[2] / "results"))
 
 
 def row(

@@ -1,4 +1,4 @@
-"""What a live view shows of a race: loss and accuracy of every arm, and the running speed.
+"""What a live view shows of a race: loss and metric of every arm, and the running speed.
 
 The curves come from the race's records, not from its rounds, so a race that was loaded from a file,
 or stopped and continued, shows all it has. Seeds follow one another on the same axes, each as a
@@ -11,13 +11,12 @@ from collections.abc import Sequence
 
 from labkit.compare.race import Race
 from labkit.compare.record import Record
-from labkit.compare.report import accuracy_percent, speed, step_milliseconds
 from labkit.table import Table
 from labkit.watch import Feed, Panel, Point, Status, feed
 from labkit.widgets.smooth import Smooth
 
 X_LABELS = ("steps", "training seconds")
-LOSS, ACCURACY = 0, 1
+LOSS, METRIC = 0, 1
 POINTS = 400
 """Points of one curve, at most: more than pixels it is drawn on."""
 
@@ -26,11 +25,11 @@ class RaceFeed:
     """A race, one round a unit of work."""
 
     def __init__(self, race: Race) -> None:
-        arms = tuple(race.arms)
+        arms, metric = tuple(race.arms), race.metric
         self.race = race
         self.panels = (
-            Panel("Training loss", "cross-entropy, smoothed (nats)", X_LABELS, arms),
-            Panel("Test accuracy", "correct (%)", X_LABELS, arms),
+            Panel("Training loss", "mean of a batch, smoothed", X_LABELS, arms),
+            Panel(f"Test {metric.name}", f"{metric.name} ({metric.unit})", X_LABELS, arms),
         )
         self._read: dict[tuple[str, int], _Cursor] = {}
 
@@ -44,10 +43,11 @@ class RaceFeed:
     def rows(self) -> Sequence[Point]:
         """Return the points that the records have gained."""
         points: list[Point] = []
+        scale = self.race.metric.scale
         for arm, (name, records) in enumerate(self.race.records.items()):
             stride = max(1, len(self.race.trainings.get(name, ())) // POINTS)
             for number, record in enumerate(records):
-                cursor = self._read.setdefault((name, number), _Cursor(arm, number, stride))
+                cursor = self._read.setdefault((name, number), _Cursor(arm, number, stride, scale))
                 points += cursor.new_points(record)
         return points
 
@@ -60,31 +60,15 @@ class RaceFeed:
         return Status(race.progress, None if left is None else left / 60, note)
 
     def table(self) -> Table | None:
-        """Return time, speed against the first arm, and accuracy, so far."""
-        if not self.race.rounds:
-            return None
-        baseline = self.race.records[self.race.baseline]
-        rows = []
-        for name, records in self.race.records.items():
-            time, accuracy = step_milliseconds(records), accuracy_percent(records)
-            ratio = None if records is baseline else speed(baseline, records)
-            rows.append(
-                (
-                    name,
-                    f"{time:.1f}" if time else "–",
-                    "1 (baseline)" if records is baseline else f"{ratio:.2fx}" if ratio else "–",
-                    f"{accuracy:.2f}" if accuracy else "–",
-                )
-            )
-        note = "In brackets: 95 % intervals."
-        return Table(("arm", "ms a step", "speed", "accuracy %"), tuple(rows), note)
+        """Return the race's own table, as far as it has come."""
+        return self.race.table(brief=True) if self.race.rounds else None
 
 
 class _Cursor:
     """How far one record has been read, and the smoothed loss there."""
 
-    def __init__(self, arm: int, number: int, stride: int) -> None:
-        self.arm, self.number, self.stride = arm, number, stride
+    def __init__(self, arm: int, number: int, stride: int, scale: float) -> None:
+        self.arm, self.number, self.stride, self.scale = arm, number, stride, scale
         self.steps = self.evaluations = 0
         self.seconds, self.average = 0.0, Smooth()
 
@@ -101,11 +85,11 @@ class _Cursor:
             if self.steps % self.stride == 0:
                 points.append(Point(LOSS, self.arm, self.steps, average, self.seconds))
         while self.evaluations < len(record.evaluations):
-            steps, seconds, accuracy = record.evaluations[self.evaluations]
+            steps, seconds, score = record.evaluations[self.evaluations]
             self.evaluations += 1
             if self.evaluations == 1:
-                points += self._gap(ACCURACY)
-            points.append(Point(ACCURACY, self.arm, steps, 100 * accuracy, seconds))
+                points += self._gap(METRIC)
+            points.append(Point(METRIC, self.arm, steps, self.scale * score, seconds))
         return points
 
     def _gap(self, panel: int) -> list[Point]:

@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from labkit.compare import Tradeoff
-from labkit.compare.tradeoff_report import unbeaten
+from labkit.compare import LATENCY, Tradeoff
+from labkit.compare.front import unbeaten
 from labkit.measure import Estimate
 from labkit.watch import History, Panel
 from labkit.widgets import style
@@ -44,11 +44,13 @@ class Spot(NamedTuple):
 
 
 def spots_of(tradeoff: Tradeoff) -> list[Spot]:
-    """Return a spot for each variant that has accuracy and latency."""
+    """Return a spot for each variant that has quality and latency."""
     spots = []
-    for series, (name, point) in enumerate(tradeoff.points.items()):
-        if point.latency is not None and point.accuracy is not None:
-            spots.append(Spot(series, name, _triple(point.latency), _triple(point.accuracy)))
+    for series, name in enumerate(tradeoff.variants):
+        latency = tradeoff.samples.value(name, LATENCY)
+        quality = tradeoff.samples.value(name, tradeoff.metric)
+        if latency is not None and quality is not None:
+            spots.append(Spot(series, name, _triple(latency), _triple(quality)))
     return spots
 
 
@@ -69,8 +71,9 @@ def spots_in(history: History, index: int, panel: Panel) -> list[Spot]:
 def panel_of(tradeoff: Tradeoff) -> Panel:
     """Return the axes that a tradeoff is drawn on."""
     x_label = f"milliseconds a batch of {len(tradeoff.example)}"
-    names = tuple(tradeoff.variants)
-    return Panel("Accuracy against latency", "correct (%)", (x_label,), names, "scatter")
+    names, metric = tuple(tradeoff.variants), tradeoff.metric
+    title = f"{metric.name[:1].upper()}{metric.name[1:]} against latency"
+    return Panel(title, f"{metric.name} ({metric.unit})", (x_label,), names, "scatter")
 
 
 def tradeoff_figure(tradeoff: Tradeoff) -> Figure:

@@ -1,4 +1,4 @@
-"""What a live view shows of a tradeoff: every variant as a point, accuracy against latency.
+"""What a live view shows of a tradeoff: every variant as a point, quality against latency.
 
 A point does not grow into a curve: it moves, and the bars of its intervals shrink. So all that is
 sent is a point's newest place, and only when it has changed. The figures of the table are those
@@ -10,7 +10,6 @@ A round of latencies is one unit of work: nothing is sent while the clock runs.
 from collections.abc import Sequence
 
 from labkit.compare import Tradeoff
-from labkit.compare.tradeoff_report import HEADERS, rows, seen
 from labkit.table import Table
 from labkit.watch import Feed, Point, Status, feed
 from labkit.widgets.scatter import Spot, panel_of, spots_of
@@ -44,18 +43,17 @@ class TradeoffFeed:
     def status(self) -> Status:
         """Return how much is measured."""
         left = self.tradeoff.seconds_left
-        rounds, answers = seen(self.tradeoff)
-        total = sum(labels.numel() for _, labels in self.tradeoff.batches)
-        note = f"Round {rounds} of {self.tradeoff.rounds}, {answers:,} of {total:,} test answers"
+        rounds, batches = self.tradeoff.timed, self.tradeoff.answered
+        total = len(self.tradeoff.batches)
+        note = f"Round {rounds} of {self.tradeoff.rounds}, {batches:,} of {total:,} test batches"
         note += f" of {self.tradeoff.seeds} seeds." if self.tradeoff.seeds > 1 else "."
         return Status(self.tradeoff.progress, None if left is None else left / 60, note)
 
     def table(self) -> Table | None:
         """Return the figures so far, with intervals where variants are compared."""
-        if seen(self.tradeoff) == (0, 0):
+        if not (self.tradeoff.timed or self.tradeoff.answered):
             return None
-        note = "In brackets and as bars: 95 % intervals."
-        return Table(HEADERS, rows(self.tradeoff, brief=True), note)
+        return self.tradeoff.table(brief=True)
 
 
 @feed.register

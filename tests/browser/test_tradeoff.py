@@ -46,7 +46,11 @@ CELLS = {
     "long": "long = tradeoff(500)\nrun = live(long)",
     "again": "run = live(long)",
     "short": "run = live(tradeoff(15))",
-    "points": "print(*(f'{p.accuracy.value} {p.latency.value}' for p in long.points.values()))",
+    "points": (
+        "value = long.samples.value\n"
+        "points = ((value(n, 'accuracy'), value(n, 'latency')) for n in long.variants)\n"
+        "print(*(f'{y.value} {x.value}' for y, x in points))"
+    ),
     "wait": "await run\nprint(run)",
 }
 RECORD = """() => {
@@ -104,13 +108,13 @@ def test_points_have_names_and_buttons_answer(notebook: Notebook, screenshots: P
     view.wait_for_rows(more_than=rows + 24)
     notebook.page.wait_for_timeout(300)
     view.wait_for_another_drawing(first)
-    notebook.wait_for_text("long", " 200 of 1,000 test answers")  # the points have moved
+    notebook.wait_for_text("long", " 2 of 10 test batches")  # the points have moved
     milliseconds = view.time_press("Pause", "paused")
     notebook.page.wait_for_timeout(300)
     boxes = names_on_canvas(notebook)
     assert set(boxes) == set(NAMES) and overlaps(boxes) == []
     text = label(view)
-    assert text.startswith("Accuracy against latency. correct (%) against milliseconds a batch of")
+    assert text.startswith("Accuracy against latency. accuracy (%) against milliseconds a batch of")
     assert all(re.search(rf"[:,] {name} [\d.]+ at [\d.]+[.,]", text) for name in NAMES)
     notebook.run_cell("points")
     kernel = [float(number) for number in notebook.output_text("points").split()]
@@ -155,7 +159,7 @@ def test_the_twin_stays_at_the_end(notebook: Notebook) -> None:
     notebook.wait_for_picture("short")
     (output,) = notebook.outputs("short")
     alt = output["metadata"]["image/png"]["alt"]
-    assert alt.startswith("Finished. Round 15 of 15, 1,000 of 1,000 test answers.")
+    assert alt.startswith("Finished. Round 15 of 15, 10 of 10 test batches.")
     assert "pruned to a quarter   89.20" in alt
 
 

@@ -44,10 +44,3 @@ def test_an_unknown_word_lists_what_there_is(folder, word):
 def test_all_of_nothing_is_an_error(tmp_path):
     with pytest.raises(UsageError, match="there are: none"):
         places.find_notebooks(["all"], tmp_path)
-
-
-def test_results_stand_in_the_clone_unless_told_otherwise(root, tmp_path, monkeypatch):
-    monkeypatch.delenv("LABKIT_RESULTS", raising=False)
-    assert places.results() == root / "results"
-    monkeypatch.setenv("LABKIT_RESULTS", str(tmp_path))
-    assert places.results() == tmp_path

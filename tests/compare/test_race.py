@@ -5,32 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.common import tiny_recipe
+from support.common import tiny_data
+from support.racing import Dropping, Losses, recipe
 from torch import nn
 
 from labkit import models
 from labkit.compare import Race
 from labkit.facts import threads
 from labkit.training import Recipe
-
-
-class Dropping(nn.Module):
-    """A network that draws random numbers, as dropout does, so that order could matter."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = models.convnet(width=2)
-        self.drop = nn.Dropout(0.2)
-        self.seen: list[torch.Tensor] = []
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.training:
-            self.seen.append(x.clone())
-        return self.net(self.drop(x))
-
-
-def recipe(**changes) -> Recipe:
-    return tiny_recipe(**{"model": Dropping, **changes})
 
 
 def losses(race: Race, arm: str) -> list[list[float]]:
@@ -104,23 +86,18 @@ def test_evaluation_is_not_training_time(monkeypatch: pytest.MonkeyPatch) -> Non
         now += 1.0
         return now
 
-    def slow(self: Recipe, model: nn.Module) -> float:
+    def slow(self: Recipe, model: nn.Module) -> torch.Tensor:
         nonlocal now
         now += 1000.0
-        return 0.5
+        return torch.tensor([0.0, 1.0])
 
     monkeypatch.setattr("labkit.training.loop.perf_counter", clock)
-    monkeypatch.setattr(Recipe, "evaluate", slow)
+    monkeypatch.setattr(Recipe, "scores", slow)
     race = Race({"a": recipe()}, seeds=1, evaluations=5)
     list(race)
-    assert race.records["a"][0].seconds == [4.0] * 10
-    assert [(s, t) for s, t, _ in race.records["a"][0].evaluations] == [
-        (2, 8.0),
-        (4, 16.0),
-        (6, 24.0),
-        (8, 32.0),
-        (10, 40.0),
-    ]
+    step = race.records["a"][0].seconds[0]  # so many readings of the clock
+    assert 0 < step < 10 and race.records["a"][0].seconds == [step] * 10
+    assert race.records["a"][0].evaluations == [(n, n * step, 0.5) for n in (2, 4, 6, 8, 10)]
 
 
 def test_progress_and_time_left() -> None:
@@ -195,8 +172,15 @@ def test_refuses_the_file_of_another_race(tmp_path: Path) -> None:
     race = Race({"a": recipe()}, seeds=1)
     race.advance()
     race.save(tmp_path / "race.ckpt")
-    with pytest.raises(ValueError, match="of another race: its arms are"):
+    with pytest.raises(ValueError, match="of another race: its arms are a"):
         Race({"b": recipe()}, seeds=1).load(tmp_path / "race.ckpt")
+    with pytest.raises(ValueError, match="of another race: its arm 'a' has another batch_size"):
+        Race({"a": recipe(batch_size=4)}, seeds=1).load(tmp_path / "race.ckpt")
+    other = partial(models.convnet, 4)
+    with pytest.raises(ValueError, match="of another race: its arm 'a' has another model"):
+        Race({"a": recipe(model=other)}, seeds=1).load(tmp_path / "race.ckpt")
+    with pytest.raises(ValueError, match="of another race: its arm 'a' has another data"):
+        Race({"a": recipe(data=tiny_data(88))}, seeds=1).load(tmp_path / "race.ckpt")
     with pytest.raises(ValueError, match="of another race: its seeds are 1"):
         Race({"a": recipe()}, seeds=2).load(tmp_path / "race.ckpt")
 
@@ -211,8 +195,11 @@ def test_refuses_bad_arms() -> None:
     for argument in ("seeds", "evaluations", "thread_count"):
         with pytest.raises(ValueError, match=argument):
             Race({"a": recipe()}, **{argument: -1})
-    with pytest.raises(ValueError, match="target"):
+    with pytest.raises(ValueError, match="target must lie between 0 and 1, got 90"):
         Race({"a": recipe()}, target=90)
+    assert Race({"a": recipe(task=Losses())}, target=1.5).target == 1.5
+    with pytest.raises(ValueError, match="target must lie between 0 and inf, got -1"):
+        Race({"a": recipe(task=Losses())}, target=-1)
 
 
 def test_an_arm_whose_loss_is_not_finite_is_named() -> None:
@@ -234,6 +221,6 @@ def test_global_generators_and_threads_are_left_as_they_were() -> None:
     before, count = torch.get_rng_state(), torch.get_num_threads()
     race = Race({"a": recipe()}, seeds=1)
     race.advance()
-    race.probes()
+    assert race.estimate() > 0
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_num_threads() == count

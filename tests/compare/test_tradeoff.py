@@ -11,36 +11,49 @@ import torch
 from support.tradeoffs import Planted, batches, done, made
 from torch import Tensor, nn
 
-from labkit.compare import Tradeoff
-from labkit.compare.answers import matched_difference, wilson
+from labkit.compare import LATENCY, Tradeoff
+from labkit.compare.intervals import matched_difference, scaled, share
 from labkit.compare.tradeoff import FIRST_ROUNDS, WARMUP_ROUNDS
-from labkit.measure import Estimate, median_interval, paired_ratio
+from labkit.measure import Estimate
 from labkit.measure.statistics import mean_interval
+from labkit.training.task import next_token
 
 # -- accuracy ------------------------------------------------------------------------------------
 
 
+def accuracy(tradeoff: Tradeoff, name: str) -> Estimate | None:
+    return tradeoff.samples.value(name, tradeoff.metric)
+
+
+def gained(tradeoff: Tradeoff, name: str) -> Estimate | None:
+    return tradeoff.samples.against(name, on=tradeoff.metric)
+
+
+def points(only_first: int, only_second: int, n: int) -> Estimate:
+    return scaled(matched_difference(only_first, only_second, n), 100)
+
+
 def test_one_model_each_is_paired_image_by_image() -> None:
-    points = done(made()).points
-    base, small = points["base"], points["small"]
-    assert base.accuracy == wilson(90, 100) and small.accuracy == wilson(80, 100)
-    assert (base.lost, base.seeds) == (Estimate(0.0, 0.0, 0.0, 100), 1)
-    assert small.lost == matched_difference(15, 5, 100) and small.lost.value == 10
-    right = made().right
-    assert all(not batches for seeds in right.values() for batches in seeds)
+    tradeoff = done(made())
+    assert accuracy(tradeoff, "base") == scaled(share(90, 100), 100)
+    assert accuracy(tradeoff, "small") == scaled(share(80, 100), 100)
+    assert gained(tradeoff, "small") == points(5, 15, 100)
+    assert tradeoff.verdict("small").estimate.value == -10
+    assert accuracy(made(), "base") is None
 
 
 def test_seeds_are_paired_in_their_order() -> None:
     wrong = {"base": (10, 20, 30), "small": (12, 23, 31)}  # mispaired they would lie far apart
     variants = {name: [Planted(range(n)) for n in numbers] for name, numbers in wrong.items()}
     tradeoff = done(made(variants))
-    small = tradeoff.points["small"]
-    assert small.accuracy is not None and small.lost is not None
-    for estimate, samples in ((small.accuracy, [88, 77, 69]), (small.lost, [2, 3, 1])):
+    own, gain = accuracy(tradeoff, "small"), gained(tradeoff, "small")
+    for estimate, samples in ((own, [88, 77, 69]), (gain, [-2, -3, -1])):
         expected = mean_interval(samples)
-        for field in ("value", "low", "high", "n"):
-            assert getattr(estimate, field) == pytest.approx(getattr(expected, field))
-    assert tradeoff.points["base"].lost == Estimate(0.0, 0.0, 0.0, 3)
+        assert estimate is not None and estimate.n == 3
+        high = min(100.0, expected.high)  # no accuracy is higher
+        assert (estimate.value, estimate.low, estimate.high) == pytest.approx(
+            (expected.value, expected.low, high)
+        )
     assert tradeoff.verdict("small").estimate.value == pytest.approx(-2)
 
 
@@ -48,28 +61,44 @@ def test_half_way_all_are_compared_on_the_batches_that_all_have_answered() -> No
     variants = {"base": [Planted(), Planted()], "small": [Planted(range(8)), Planted(range(4))]}
     tradeoff = made(variants, count=40, size=10)
     for _ in tradeoff:
-        lengths = [len(seed) for seeds in tradeoff.right.values() for seed in seeds]
-        assert max(lengths) - min(lengths) <= 1
-        seen = 10 * min(lengths)
+        seen = 10 * tradeoff.answered
         for name, wrong in (("base", (0, 0)), ("small", (8, 4))):
-            accuracy = tradeoff.points[name].accuracy
+            found = accuracy(tradeoff, name)
             if not seen:
-                assert accuracy is None
+                assert found is None
                 continue
             expected = 100 - 100 * sum(min(number, seen) for number in wrong) / 2 / seen
-            assert accuracy is not None and accuracy.value == pytest.approx(expected)
+            assert found is not None and found.value == pytest.approx(expected)
 
 
-def test_answers_of_every_shape_count() -> None:
-    class EveryToken(nn.Module):
-        def forward(self, tokens: Tensor) -> Tensor:
-            return nn.functional.one_hot(tokens, 5).float()
+class Sure(nn.Module):
+    """Says every token again, as sure of it as told."""
 
-    tokens = torch.arange(12).reshape(3, 4) % 5
-    labels = tokens.clone()
-    labels[0] = 4 - labels[0]  # right only where 4 - x == x
-    tradeoff = done(Tradeoff({"a": EveryToken()}, [(tokens, labels)], tokens, rounds=1))
-    assert tradeoff.points["a"].accuracy == wilson(9, 12)
+    def __init__(self, sure: float) -> None:
+        super().__init__()
+        self.sure = sure
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.sure * nn.functional.one_hot(tokens, 5).float()
+
+
+def test_language_models_are_compared_in_nats_text_by_text() -> None:
+    generator = torch.Generator().manual_seed(0)
+    texts = torch.randint(5, (40, 8), generator=generator)
+    targets = texts.where(torch.rand(40, 8, generator=generator) < 0.6, 0)
+    parts = list(zip(texts.split(10), targets.split(10), strict=True))
+    models = {"sure": Sure(4.0), "less": Sure(2.0)}
+    tradeoff = done(Tradeoff(models, parts, texts[:2], rounds=6, task=next_token()))
+    verdict = tradeoff.verdict("less")
+    own, other = (
+        float(nn.functional.cross_entropy(model(texts).flatten(0, 1), targets.flatten()))
+        for model in models.values()
+    )
+    assert verdict.estimate.value == pytest.approx(other - own, abs=1e-6) and other < own
+    assert (verdict.estimate.n, verdict.on, verdict.call) == (40, "loss", "better")
+    assert "nats: lower" in str(verdict)
+    assert tradeoff.reading("less", allowed=0.01).quality.not_worse
+    assert tradeoff.verdict("sure", over="less").call == "worse"
 
 
 # -- latency -------------------------------------------------------------------------------------
@@ -124,7 +153,7 @@ def test_all_are_measured_a_little_before_one_is_measured_much(rounds: int) -> N
         answers, others = (later[:place].count(each) for each in ("answers", "round"))
         due = later.count("round") * answers // 27
         assert kind == ("round" if others < due else "answers")
-    assert len(tradeoff.milliseconds("a")) == rounds
+    assert tradeoff.timed == rounds
 
 
 def test_with_a_single_batch_the_rounds_come_last() -> None:
@@ -136,10 +165,10 @@ def test_with_a_single_batch_the_rounds_come_last() -> None:
 def test_latency_and_speed_are_those_of_the_rounds() -> None:
     variants = {"base": Planted(seconds=0.008), "small": Planted(seconds=0.001)}
     tradeoff = done(made(variants, size=100))
-    slow, fast = (tradeoff.milliseconds(name) for name in variants)
-    point = tradeoff.points["small"]
-    assert (point.latency, point.speed) == (median_interval(fast), paired_ratio(slow, fast))
-    assert tradeoff.points["base"].speed == Estimate(1.0, 1.0, 1.0, 6)
+    latency = tradeoff.samples.value("small", LATENCY)
+    speed = tradeoff.samples.against("small", on=LATENCY)
+    assert latency is not None and 1.0 < latency.value < 8.0 and latency.n == 6
+    assert speed is not None and 1.0 < speed.value < 8.0
     assert tradeoff.verdict("small", on="latency").call == "better"
     assert tradeoff.verdict("base", over="small", on="latency").call == "worse"
     assert tradeoff.front == ("small",)  # as accurate, and faster
@@ -169,7 +198,10 @@ def test_models_work_as_they_will_and_get_back_the_mode_they_were_in() -> None:
     torch.set_num_threads(2)
     try:
         done(made({"a": model}))
-        assert threads == {2} and torch.get_num_threads() == 2
+        assert threads == {1} and torch.get_num_threads() == 2
+        threads.clear()
+        done(made({"a": model}, thread_count=2))
+        assert threads == {2}
     finally:
         torch.set_num_threads(before)
     assert {(training, grad) for _, training, grad in model.seen} == {(False, False)}
@@ -186,10 +218,10 @@ def test_stopped_and_continued_gives_the_same_answers_as_in_one_go() -> None:
         for _ in itertools.islice(parts, 3):
             pass
     for name in whole.variants:
-        (expected,), (got,) = whole.right[name], parts.right[name]
-        assert torch.equal(torch.cat(expected), torch.cat(got))
-        assert len(parts.milliseconds(name)) == 6
-        assert whole.points[name].lost == parts.points[name].lost
+        ours, theirs = (t.samples.scores(t.metric)[name][0] for t in (whole, parts))
+        assert (ours == theirs).all() and len(ours) == 100
+        assert parts.timed == 6
+        assert gained(whole, name) == gained(parts, name)
     with pytest.raises(ValueError, match="the tradeoff is finished"):
         parts.advance()
 
@@ -213,8 +245,8 @@ def test_a_model_that_fails_loses_nothing_but_its_own_piece() -> None:
             assert model.training
             model.fail = False
             tradeoff.advance()
-    assert tradeoff.points["fails"].lost == matched_difference(10, 0, 100)
-    assert len(tradeoff.milliseconds("base")) == len(tradeoff.milliseconds("fails")) == 6
+    assert gained(tradeoff, "fails") == points(0, 10, 100)
+    assert tradeoff.timed == 6
 
 
 def test_the_batches_are_taken_once() -> None:
@@ -227,7 +259,7 @@ def test_the_batches_are_taken_once() -> None:
 
     test = Shuffled()
     variants = {"base": Planted(range(10)), "same": Planted(range(10))}
-    assert done(made(variants, test=test)).points["same"].lost == matched_difference(0, 0, 100)
+    assert gained(done(made(variants, test=test)), "same") == points(0, 0, 100)
     assert test.taken == 1
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from labkit.files import atomic_path
+import labkit
+from labkit.files import atomic_path, results_folder
 
 
 def test_the_file_appears_only_when_the_block_succeeds(tmp_path: Path) -> None:
@@ -59,3 +60,12 @@ def test_an_error_names_the_target(tmp_path: Path) -> None:
         atomic_path(tmp_path / "file" / "below"),
     ):
         pass
+
+
+def test_results_stand_in_the_clone_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LABKIT_RESULTS", raising=False)
+    assert results_folder() == Path(labkit.__file__).parents[1] / "results"
+    monkeypatch.setenv("LABKIT_RESULTS", str(tmp_path))
+    assert results_folder() == tmp_path

@@ -66,15 +66,15 @@ def test_status_and_figures() -> None:
     variants = {name: [Planted(range(9)), Planted(range(12))] for name in "ab"}
     source = feed(made(variants, size=50))
     assert source.table() is None
-    assert source.status().note == "Round 0 of 6, 0 of 100 test answers of 2 seeds."
+    assert source.status().note == "Round 0 of 6, 0 of 2 test batches of 2 seeds."
     while source.advance():
         pass
     status, table = source.status(), source.table()
     assert (status.progress, status.minutes_left) == (1, 0)
-    assert status.note == "Round 6 of 6, 100 of 100 test answers of 2 seeds."
-    assert table is not None and table.headers[:2] == ("variant", "accuracy %")
+    assert status.note == "Round 6 of 6, 2 of 2 test batches of 2 seeds."
+    assert table is not None and table.headers[:2] == ("arm", "accuracy, %")
     assert table.rows[0][1:3] == ("89.50", "0 (baseline)")
-    assert table.rows[1][1:3] == ("89.50", "0.00 (0.00 to 0.00)")
+    assert table.rows[1][2].startswith("+0.00 (-2.59 to +2.59)")  # two seeds know no better
 
 
 def test_a_live_run_can_be_stopped_and_continued() -> None:
@@ -90,7 +90,7 @@ def test_a_live_run_can_be_stopped_and_continued() -> None:
     run = live(tradeoff)
     run.wait()
     assert run.state == "finished" and run.picture is not None
-    assert run.picture.alt.startswith("Finished. Round 30 of 30, 100 of 100 test answers.\nvariant")
+    assert run.picture.alt.startswith("Finished. Round 30 of 30, 4 of 4 test batches.\narm")
     assert "small" in run.picture.alt
 
 
@@ -101,24 +101,24 @@ def names_of(axes: Axes) -> dict[str, Annotation]:
     return {
         each.get_text(): each
         for each in axes.texts
-        if isinstance(each, Annotation) and each.get_text() not in ("", FRONT, "correct (%)")
+        if isinstance(each, Annotation) and each.get_text() not in ("", FRONT, "accuracy (%)")
     }
 
 
 def test_points_bars_front_and_names_are_where_they_belong(tradeoff: Tradeoff) -> None:
     (axes,) = tradeoff_figure(tradeoff).get_axes()
-    points = tradeoff.points
+    samples = tradeoff.samples
+    points = {n: (samples.value(n, "latency"), samples.value(n, "accuracy")) for n in samples.arms}
     marks = [line for line in axes.lines if line.get_marker() not in ("None", None)]
     assert len({(m.get_marker(), m.get_color()) for m in marks}) == 3
     lines = [line.get_xydata().tolist() for line in axes.lines if line not in marks]
-    for mark, point in zip(marks, points.values(), strict=True):
-        x, y = point.latency, point.accuracy
+    for mark, (x, y) in zip(marks, points.values(), strict=True):
         assert x is not None and y is not None
         assert mark.get_xydata().tolist() == [[x.value, y.value]]
         assert [[x.low, y.value], [x.high, y.value]] in lines
         assert [[x.value, y.low], [x.value, y.high]] in lines
     assert tradeoff.front == ("half", "base")
-    half, base = ((p.latency.value, p.accuracy.value) for p in (points["half"], points["base"]))  # type: ignore[union-attr]
+    half, base = ((x.value, y.value) for x, y in (points["half"], points["base"]))
     right, bottom = axes.get_xlim()[1], axes.get_ylim()[0]
     assert lines[-4:] == [
         [[half[0], bottom], list(half)],

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from labkit.compare import Verdict
+from labkit.compare import STEP_TIME, Verdict
 from labkit.distributed.parallel.averaging import CEILING, MEETING, STEPS
 from labkit.lessons.data_parallel.checks import ENOUGH
-from labkit.lessons.prose import Prose
+from labkit.lessons.prose import Prose, three_calls
 from labkit.measure import Estimate, paired_ratio
 from labkit.plan.efficiency import StepCost
 from labkit.table import Table
@@ -89,7 +89,7 @@ def _tried(times: Times) -> str:
     for name in times if TUNED in times else ():
         if name.startswith("DDP, ") and name != TUNED:
             ratio = paired_ratio(times[TUNED], times[name])
-            call = Verdict(name, TUNED, "step time", ratio).call
+            call = three_calls(Verdict(name, TUNED, STEP_TIME, ratio))
             found[CALLS[call]].append(f"{name.removeprefix('DDP, ')} {ratio.value:.2f}x")
     told = "; ".join(f"{word}: {', '.join(names)}" for word, names in found.items() if names)
     return f"DDP with other settings, against *tuned*: {told}." if told else ""

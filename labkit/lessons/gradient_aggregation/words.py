@@ -5,7 +5,7 @@ from math import isinf
 from statistics import fmean
 from typing import TypeAlias
 
-from labkit.compare import Verdict
+from labkit.compare import STEP_TIME, Verdict
 from labkit.lessons.gradient_aggregation.checks import RESNET18_BYTES
 from labkit.lessons.gradient_aggregation.measure import DEALS, NORMS, NormRun, Swept, Way
 from labkit.lessons.lesson import Prediction
@@ -64,7 +64,7 @@ def read_compression(ways: Mapping[str, Way]) -> Prose:
     """Return which way made the step faster here, and what its error means."""
     baseline, *others = ways
     ratios = {n: paired_ratio(ways[baseline].seconds, ways[n].seconds) for n in others}
-    verdicts = {n: Verdict(n, baseline, "step time", ratio) for n, ratio in ratios.items()}
+    verdicts = {n: Verdict(n, baseline, STEP_TIME, ratio) for n, ratio in ratios.items()}
     faster, slower = (
         [name for name, verdict in verdicts.items() if verdict.call == call]
         for call in ("better", "worse")

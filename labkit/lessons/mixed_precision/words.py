@@ -169,7 +169,7 @@ def read_race(
 def _why(verdict: Verdict, bound: float, peak: float) -> str:
     """Explain a verdict by what the roof allows and by how fast the format is multiplied."""
     name, value = verdict.candidate, verdict.estimate.value
-    if verdict.call == "can't tell":
+    if verdict.call not in ("better", "worse"):
         return "**No difference in time that this race can show.** Then memory decides."
     if verdict.call == "worse" and peak < 1:
         return (

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from labkit import units
-from labkit.compare import Verdict
+from labkit.compare import STEP_TIME, Verdict
 from labkit.lessons.lesson import Prediction
 from labkit.lessons.prose import Prose
 from labkit.measure import Estimate, paired_ratio
@@ -139,7 +139,7 @@ def layer_ratios(times: Mapping[str, Sequence[float]]) -> dict[int, Estimate]:
 
 def read_layers(ratios: Mapping[int, Estimate]) -> Prose:
     """Return from which width on splitting a layer pays."""
-    calls = {w: Verdict("split", "whole", "step time", ratio).call for w, ratio in ratios.items()}
+    calls = {w: Verdict("split", "whole", STEP_TIME, ratio).call for w, ratio in ratios.items()}
     lines = [f"- width {w:,}: **{ratio:.2fx}** as fast as whole" for w, ratio in ratios.items()]
     paying = [w for w, call in calls.items() if call == "better"]
     losing = [w for w, call in calls.items() if call == "worse"]
@@ -202,7 +202,7 @@ def race_verdicts(raced: Mapping[str, Sequence[Raced]]) -> dict[str, Verdict]:
 
 def _verdict(ranks: Sequence[Raced], way: str, baseline: str) -> Verdict:
     times, _ = ranks[0]
-    return Verdict(way, baseline, "step time", paired_ratio(times[baseline], times[way]))
+    return Verdict(way, baseline, STEP_TIME, paired_ratio(times[baseline], times[way]))
 
 
 def _agreement(raced: Mapping[str, Sequence[Raced]]) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from labkit.compare import Verdict
+from labkit.compare import FORWARD_TIME, Verdict
 from labkit.compression import prune
 from labkit.compression.prune.structured import Keep
 from labkit.lessons.lesson import Prediction
@@ -54,9 +54,7 @@ def read_masks(times: Mapping[str, Timing], guess: Prediction) -> Prose:
     """
     dense, *others = times
     verdicts = [
-        Verdict(
-            name, dense, "forward time", paired_ratio(times[dense].seconds, times[name].seconds)
-        )
+        Verdict(name, dense, FORWARD_TIME, paired_ratio(times[dense].seconds, times[name].seconds))
         for name in others
     ]
     lines = [f"- {verdict}" for verdict in verdicts]

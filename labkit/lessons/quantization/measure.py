@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit.compare.answers import matched_difference
+from labkit.compare.intervals import matched_difference, scaled
 from labkit.compression.quantize.affine import Grid, grid, round_trip
 from labkit.data import TextData
 from labkit.lessons.memory import give_back_memory
@@ -55,10 +55,13 @@ def qualities(models: Mapping[str, nn.Module], test: Sequence[Batch]) -> dict[st
     return {
         name: Quality(
             100 * float(right[name].float().mean()),
-            matched_difference(
-                int((right[first] & ~right[name]).sum()),
-                int((right[name] & ~right[first]).sum()),
-                len(labels),
+            scaled(
+                matched_difference(
+                    int((right[first] & ~right[name]).sum()),
+                    int((right[name] & ~right[first]).sum()),
+                    len(labels),
+                ),
+                100,
             ),
             distance(answers[first], logits),
         )

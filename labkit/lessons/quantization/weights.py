@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from math import isinf
 
-from labkit.compare import Tradeoff, Verdict
+from labkit.compare import LATENCY, Quantity, Tradeoff, Verdict
 from labkit.lessons.lesson import Prediction
 from labkit.lessons.prose import Prose
 from labkit.lessons.quantization.measure import Quality
@@ -52,7 +52,9 @@ def read_language(losses: Mapping[int, Mapping[str, float]], times: Mapping[int,
     lines = []
     for name in names:
         calls = {
-            width: Verdict(name, first, "time", speed_over_first(times[width], name)).call
+            width: Verdict(
+                name, first, Quantity.time("time"), speed_over_first(times[width], name)
+            ).call
             for width in widths
         }
         moved = max(abs(losses[width][name] - losses[width][first]) for width in widths)
@@ -195,11 +197,12 @@ def recovered(before: Quality, after: Quality) -> Estimate:
 
 def choice_table(tradeoff: Tradeoff) -> Table:
     """Return which variant answers which need here, by point estimates."""
-    known = {
-        name: (p.latency.value, p.accuracy.value, p.lost.value, p.bytes)
-        for name, p in tradeoff.points.items()
-        if p.latency and p.accuracy and p.lost
-    }
+    samples, known = tradeoff.samples, {}
+    for name in tradeoff.variants:
+        latency, quality = samples.value(name, LATENCY), samples.value(name, tradeoff.metric)
+        gained, size = samples.against(name, on=tradeoff.metric), samples.value(name, "size")
+        if latency and quality and gained and size:
+            known[name] = (latency.value, quality.value, -gained.value, size.value)
     head = ("you need", "take here", "it has")
     if not known:
         return Table(head, ())
@@ -216,8 +219,8 @@ def choice_table(tradeoff: Tradeoff) -> Table:
             del needs[f"{need}, {ALLOWED:g} points to spare"]
     rows = []
     for name in dict.fromkeys(needs.values()):
-        latency, accuracy, _, size = known[name]
-        figures = f"{accuracy:.1f} %, {latency:.3g} ms a batch, {size / 1e3:,.0f} kB"
+        time, accuracy, _, megabytes = known[name]
+        figures = f"{accuracy:.1f} %, {time:.3g} ms a batch, {1e3 * megabytes:,.0f} kB"
         wanted = "; ".join(need for need, taken in needs.items() if taken == name)
         rows.append((wanted, name, figures))
     return Table(head, tuple(rows), "By point estimates: look at the intervals, too.")

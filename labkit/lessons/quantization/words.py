@@ -5,7 +5,7 @@ from math import isinf
 
 from torch import Tensor
 
-from labkit.compare import Verdict
+from labkit.compare import Quantity, Verdict
 from labkit.compression.quantize.affine import grid_of, round_trip
 from labkit.compression.quantize.report import LayerError
 from labkit.lessons.lesson import Prediction
@@ -89,7 +89,7 @@ def read_speed(times: Times, limits: Bounds, guess: Prediction) -> Prose:
     """
     baseline, candidate = times
     speed = paired_ratio(times[baseline].seconds, times[candidate].seconds)
-    verdict = Verdict(candidate, baseline, "time of a batch", speed)
+    verdict = Verdict(candidate, baseline, Quantity.time("time of a batch"), speed)
     return Prose(f"{verdict}.\n\n{_why(verdict, limits)}\n\n{guess.against(speed)}")
 
 
@@ -114,7 +114,7 @@ def _why(verdict: Verdict, limits: Bounds) -> str:
 
 
 def _against_roof(verdict: Verdict, limits: Bounds) -> str:
-    if verdict.call == "can't tell":
+    if verdict.call not in ("better", "worse"):
         return "Measured is no difference: what the products save is spent around them."
     if verdict.call == "worse":
         return "Measured is a loss: rounding inputs and calling kernels costs more than it saves."

@@ -2,7 +2,7 @@
 
 from labkit.compare import Race
 from labkit.lessons.lesson import Prediction
-from labkit.lessons.prose import Prose
+from labkit.lessons.prose import Prose, three_calls
 from labkit.measure import Standing
 
 
@@ -29,7 +29,7 @@ def read_verdict(race: Race, candidate: str, guess: Prediction | None = None) ->
         "lies below 1.",
         "can't tell": "The interval holds 1, or lies so close to it that nobody would notice. "
         "Measure longer, or decide on other grounds.",
-    }[verdict.call]
+    }[three_calls(verdict)]
     compared = f"\n\n{guess.against(verdict.estimate)}" if guess else ""
     return Prose(f"**{verdict}**\n\n{meaning}{compared}")
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 
 from labkit import units
-from labkit.compare import Race, Verdict
+from labkit.compare import Quantity, Race, Samples, Verdict
 from labkit.lessons.lesson import Prediction
-from labkit.lessons.prose import Prose
+from labkit.lessons.prose import Prose, three_calls
 from labkit.lessons.training_loop.measure import shares
-from labkit.measure import Estimate, Timing, median_interval, paired_ratio
+from labkit.measure import Timing, median_interval
 from labkit.training import Phases
 
 
@@ -62,13 +62,13 @@ def read_race(race: Race, optimizer_share: float, guess: Prediction) -> Prose:
         "better": "AdamW's step is shorter here, so its part cannot be the dearer one.",
         "worse": "The step is longer, but see by how little for the change in that part.",
         "can't tell": "The whole step hides the change: a small part, doubled, stays small.",
-    }[verdict.call]
+    }[three_calls(verdict)]
     accuracy = race.verdict("AdamW", on="accuracy")
     meaning = {
         "better": "That is worth more than the time of its step.",
         "worse": "So its step has to be judged by that first.",
         "can't tell": "Neither has the edge after these few steps and seeds.",
-    }[accuracy.call]
+    }[three_calls(accuracy)]
     return Prose(
         f"**{verdict}**\n\nThe optimizer took {optimizer_share:.1%} of the SGD step. Twice that "
         f"work would give {1 / (1 + optimizer_share):.3f}x; the ratio above means about "
@@ -128,7 +128,7 @@ def read_item(times: Mapping[str, Timing], device: str) -> Prose:
         "run the cell again.",
         "worse": "Here reading has its price.",
         "can't tell": "No cost of reading shows here.",
-    }[verdict.call]
+    }[three_calls(verdict)]
     why = (
         "A CPU has computed the number before the next line runs: reading it is a look into memory."
         if device == "cpu"
@@ -170,5 +170,4 @@ def read_save(times: Mapping[str, Timing]) -> Prose:
 
 
 def _verdict(times: Mapping[str, Timing], candidate: str, baseline: str, on: str) -> Verdict:
-    ratio: Estimate = paired_ratio(times[baseline].seconds, times[candidate].seconds)
-    return Verdict(candidate, baseline, on, ratio)
+    return Samples.of_timings(times, Quantity.time(on)).verdict(candidate, baseline)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.common import SILLY, refuses, sizes_at, tiny_recipe
 
-from labkit.compare import Race, Verdict
+from labkit.compare import STEP_TIME, Race, Verdict
 from labkit.lessons import Prediction
 from labkit.lessons.mixed_precision import checks, measure, words
 from labkit.measure import Ceiling, Estimate, standing
@@ -151,7 +151,7 @@ def test_read_sprint():
     steps = {name: [SimpleNamespace(phases=phases)] * 9 for name in ("fp32", "bf16", "fp16")}
     text = words.read_sprint(finished(fp16=0.5, bf16=0.012), steps)
     assert "**fp16**: forward 2.0 ms, backward 300.0 ms" in text
-    assert "fp16 over fp32, step time: 0.02x: slower here" in text
+    assert "fp16 over fp32, step time: 0.0200x: slower here" in text
     assert "So fp16 cannot" in text
     assert "So bf16 and fp16 cannot" in words.read_sprint(finished(0.5, 0.5), steps)
     assert "all can run" in words.read_sprint(finished(0.02, 0.02), steps)
@@ -192,7 +192,7 @@ def test_read_race_that_was_stopped_at_once():
 
 
 def test_every_call_of_a_verdict_has_words():
-    verdict = Verdict("bf16", "fp32", "step time", Estimate(1.5, 1.4, 1.6, 9))
+    verdict = Verdict("bf16", "fp32", STEP_TIME, Estimate(1.5, 1.4, 1.6, 9))
     assert verdict.call == "better"
     for low, high in ((1.4, 1.6), (0.9, 1.1), (0.4, 0.6)):
         estimate = replace(verdict.estimate, value=(low + high) / 2, low=low, high=high)

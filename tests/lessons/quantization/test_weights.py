@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from labkit import data, models
-from labkit.compare import Tradeoff
+from labkit.compare import LATENCY, Tradeoff
 from labkit.lessons import predict
 from labkit.lessons.quantization import measure, weights
 from labkit.lessons.quantization.measure import Quality
@@ -152,16 +152,17 @@ def test_recovered():
 
 
 @pytest.fixture
-def tradeoff(monkeypatch):
+def tradeoff():
     """Make a tradeoff that has seen 1,000 images: {variant: (right ones, milliseconds, bytes)}."""
 
     def make(**known):
         batches = [(torch.zeros(1), torch.zeros(1))]
         sizes = {name: size for name, (*_, size) in known.items()}
         made = Tradeoff({n: nn.Identity() for n in known}, batches, batches[0][0], 10, sizes)
-        for name, (right, *_) in known.items():
-            made.right[name] = [[torch.arange(1000) < right]]
-        monkeypatch.setattr(made, "milliseconds", lambda name: (known[name][1],) * 10)
+        for name, (right, milliseconds, _) in known.items():
+            made.samples.add_scores(name, made.metric, (torch.arange(1000) < right).float())
+            for number in range(10):
+                made.samples.add(name, LATENCY, milliseconds / 1000, round=number)
         return made
 
     return make

@@ -5,8 +5,10 @@ from statistics import median
 
 from labkit.facts import threads
 from labkit.measure import Ceiling, Standing, flops, interleave, standing, traffic
+from labkit.measure.ceiling import DTYPES
 from labkit.seeds import rng_state, set_rng_state
 from labkit.training import Recipe
+from labkit.training.precision import precision_policy
 
 WARMUP, ROUNDS = 3, 15
 
@@ -27,17 +29,23 @@ def step_standings(recipes: Mapping[str, Recipe], ceiling: Ceiling) -> dict[str,
         for name, recipe in recipes.items()
     }
     calls = {name: lambda iterator=iterator: next(iterator) for name, iterator in steps.items()}
-    timings = interleave(calls, rounds=ROUNDS, warmup=WARMUP, threads=ceiling.threads)
     with threads(ceiling.threads):
+        timings = interleave(calls, rounds=ROUNDS, warmup=WARMUP, threads=ceiling.threads)
         standings = {
             name: standing(
                 flops(call),
                 traffic(call),
                 median(timings[name].seconds),
                 ceiling,
-                dtype=recipes[name].precision.removesuffix("-unscaled"),
+                dtype=_format(recipes[name].precision),
             )
             for name, call in calls.items()
         }
     set_rng_state(outer)
     return standings
+
+
+def _format(precision: str) -> str:
+    """Return the name that the ceiling has for the format a precision multiplies in."""
+    dtype = precision_policy(precision).dtype
+    return next(name for name, known in DTYPES.items() if known == dtype)
