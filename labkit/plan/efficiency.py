@@ -56,7 +56,7 @@ class StepCost:
         """
         if not 0 < share < 1:
             raise ValueError(f"share must lie between 0 and 1, got {share!r}")
-        batch = 1
+        batch = 1  # ends: computing grows with the batch, sending does not
         while self.efficiency(batch, ranks) < share:
             batch *= 2
         return batch

@@ -48,6 +48,7 @@ def zero_bytes(
     check_positive_int("ranks", ranks)
     check_zero(zero, lowest=0)
     shard = -(-parameters // ranks)  # rounded up
+    # Weights are shared out from stage 3 on, gradients from 2, the optimizer's states from 1.
     counts = [shard if zero >= first else parameters for first in (3, 2, 1)]
     return StateBytes(*(size * count for size, count in zip(each, counts, strict=True)))
 

@@ -65,6 +65,8 @@ def fit_cost(measured: Mapping[int, Sequence[float]]) -> MessageCost:
     times = numpy.array([median(measured[size]) for size in sizes])
     if not (times > 0).all():
         raise ValueError("measured must hold times above zero")
+    # Least squares of the relative errors: else the largest messages alone would decide, and the
+    # latency would be whatever is left over.
     columns = numpy.stack([numpy.ones(len(sizes)), numpy.array(sizes, dtype=float)], axis=1)
     (latency, per_byte), *_ = numpy.linalg.lstsq(
         columns / times[:, None], numpy.ones(len(sizes)), rcond=None

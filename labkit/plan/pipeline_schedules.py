@@ -62,6 +62,8 @@ def in_flight(kind: Kind, stages: int, microbatches: int, rank: int) -> int:
         ValueError: `kind` is unknown, `rank` is not one of the stages, or a number is not positive.
     """
     _check(kind, stages, microbatches, rank)
+    # 1F1B: a microbatch comes back after it has passed all later stages, forward and backward.
+    # Until then the rank has begun one more for each of them.
     return microbatches if kind == "GPipe" else min(microbatches, stages - rank)
 
 
@@ -72,6 +74,7 @@ def order(kind: Kind, stages: int, microbatches: int, rank: int) -> list[tuple[s
         ValueError: as for `in_flight`.
     """
     ahead = in_flight(kind, stages, microbatches, rank)
+    # Both kinds are the same rule: so many forward passes ahead, then one backward, one forward.
     todo = [("F", index) for index in range(ahead)]
     for index in range(microbatches):
         todo.append(("B", index))
@@ -103,6 +106,7 @@ def pipeline_schedule(
     done: dict[tuple[int, str, int], float] = {}
     blocks: list[Block] = []
     free = [0.0] * stages
+    # Again and again over the ranks: each goes on as far as what it needs is known.
     while len(blocks) < 2 * stages * microbatches:
         for rank in range(stages):
             while todo[rank] and (ready := _ready(done, stages, rank, *todo[rank][0])) is not None:
@@ -133,7 +137,7 @@ def _ready(
     """Return when that which a pass needs is there; None if that is not known yet."""
     if what == "F":
         return 0.0 if rank == 0 else done.get((rank - 1, "F", microbatch))
-    if rank == stages - 1:
+    if rank == stages - 1:  # the loss is here: backward follows its own forward pass
         return done.get((rank, "F", microbatch))
     return done.get((rank + 1, "B", microbatch))
 

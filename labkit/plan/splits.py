@@ -133,8 +133,10 @@ class Split:
         """Bytes that an inner rank sends in a step; sums travel as ring all-reduces."""
         number = NUMBER[self.precision]
         hidden = number * self._tokens * self.size.width
+        # Reduce-scatter and all-gather; stage 3 gathers the weights twice, forward and backward.
         rounds = 0 if self.data == 1 else 3 if self.zero == 3 else 2
         gradients = rounds * (self.data - 1) / self.data * number * self.parameters
+        # Each sum is a ring all-reduce of all hidden numbers of the rank's tokens.
         sums = SUMS * self._layers * 2 * (self.tensor - 1) / self.tensor * hidden
         return round(gradients + sums + (2 * hidden if self.pipeline > 1 else 0))
 
@@ -184,10 +186,11 @@ class Split:
         return zero_bytes(self._parameters(stage), self.data, self.zero, EACH[self.precision])
 
     def _activations(self, stage: int) -> int:
+        # Each microbatch under way keeps its own; 1F1B keeps most of them on the first stage.
         alive = in_flight("1F1B", self.pipeline, self.microbatches, stage)
         tokens = -(-self._tokens // self.microbatches) * alive
         kept = self._layers * self.size.width * (KEPT_WHOLE + KEPT_CUT / self.tensor)
-        if stage == self.pipeline - 1:
+        if stage == self.pipeline - 1:  # the last norm's input and result, and the logits
             kept += 2 * self.size.width + self.size.vocabulary
         return round(NUMBER[self.precision] * tokens * kept)
 
@@ -248,6 +251,7 @@ def choose_split(
     def ways(data: int, tensor: int, pipeline: int, zero: int = 0) -> list[Split]:
         if data > batch or pipeline > size.depth or tensor > WIDEST_TENSOR or size.heads % tensor:
             return []
+        # Four a stage leave a fifth of the time to the bubble at most; no more than sequences.
         micro = min(4 * pipeline, -(-batch // data)) if pipeline > 1 else 1
         return [Split(size, batch, data, tensor, pipeline, zero, precision, micro)]
 
@@ -257,9 +261,10 @@ def choose_split(
         split
         for pipeline in _divisors(devices)  # fewest stages first, then the narrowest tensor
         for tensor in _divisors(devices // pipeline)
-        if sorted((pipeline, tensor, devices // pipeline // tensor))[1] > 1
+        if sorted((pipeline, tensor, devices // pipeline // tensor))[1] > 1  # two ways or three
         for split in ways(devices // pipeline // tensor, tensor, pipeline, 1)
     ]
+    # Of the many combinations one is shown: the simplest that fits, else that which needs least.
     fitting = [split for split in mixed if fits(split, memory)]
     splits += fitting[:1] or sorted(mixed, key=lambda split: split.memory)[:1]
     splits = [*(splits if devices > 1 else []), *ways(1, 1, 1)]

@@ -58,7 +58,9 @@ def low_rank_means(
     Returns:
         For each matrix P (n, r), with orthonormal columns, and Q (m, r).
     """
+    # Paper, algorithm 1. Mean of (M Q) = (mean of M) Q: so the ranks get P of the mean matrix.
     rough = means([m @ q for m, q in zip(matrices, starts, strict=True)])
+    # All ranks start from the same bits, so all find the same basis and need not send it.
     ps = [torch.linalg.qr(p).Q for p in rough]
     return ps, means([m.T @ p for m, p in zip(matrices, ps, strict=True)])
 
@@ -74,7 +76,7 @@ def low_rank_numbers(shape: Sequence[int], rank: int) -> int:
     """
     check_positive_int("rank", rank)
     numbers = torch.Size(shape).numel()
-    if len(shape) < 2 or not numbers:
+    if len(shape) < 2 or not numbers:  # a vector has no rank to lower
         return numbers
     return min(numbers, rank * (shape[0] + numbers // shape[0]))
 
@@ -103,12 +105,14 @@ class PowerSGD:
         self.rank, self.error_feedback, self.all_reduce = rank, error_feedback, all_reduce
         self.left_out: dict[Tensor, Tensor] = {}
         self._last_q: dict[Tensor, Tensor] = {}
-        self._generator = torch.Generator().manual_seed(0)  # so that all ranks draw the same
+        self._generator = torch.Generator().manual_seed(0)  # all ranks must draw the same
 
     def hook(self, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
         """Average the gradients of a bucket of DDP."""
         self.average(bucket.parameters(), bucket.gradients())
         buffer: Tensor = bucket.buffer()
+        # The buffer holds the gradients themselves. A future that is done at once tells DDP that
+        # there is nothing to wait for.
         devices: list[int | str | torch.device] = [buffer.device] if buffer.is_cuda else []
         future: torch.futures.Future[Tensor] = torch.futures.Future(devices=devices)
         future.set_result(buffer)
@@ -133,7 +137,7 @@ class PowerSGD:
         ps, qs = low_rank_means(matrices, starts, self._means)
         for (weight, gradient, matrix), p, q in zip(large, ps, qs, strict=True):
             sent = p @ q.T
-            self._last_q[weight] = q
+            self._last_q[weight] = q  # the next start: gradients change little from step to step
             if self.error_feedback:  # first, because the matrix may be a view of the gradient
                 self.left_out[weight] = matrix - sent
             gradient.copy_(sent.view(gradient.shape))
@@ -142,7 +146,7 @@ class PowerSGD:
     def _to_send(self, parameter: Tensor, gradient: Tensor) -> Tensor:
         """Return the gradient, and what was left out before, as a float32 (or 64) matrix."""
         matrix = gradient.reshape(len(gradient), -1)
-        if matrix.dtype != torch.float64:
+        if matrix.dtype != torch.float64:  # errors of 16 bits would pile up in what is left out
             matrix = matrix.float()
         return matrix + self.left_out[parameter] if parameter in self.left_out else matrix
 
@@ -153,6 +157,6 @@ class PowerSGD:
         return self._last_q[parameter]
 
     def _means(self, tensors: list[Tensor]) -> list[Tensor]:
-        """Return tensors that have become their means over the ranks."""
+        """Return the very tensors given, which have become their means over the ranks."""
         coalesced_mean(tensors, all_reduce=self.all_reduce)
         return tensors

@@ -61,22 +61,24 @@ class NetworkMeter:
         # The division comes first: a sum of 16-bit numbers would overflow sooner.
         travels = buffer.to(self.travel_as or buffer.dtype).div_(dist.get_world_size())
         self._count(travels)
+        # After the last bucket backward has nothing left to compute: from here on the rank waits.
         self._idle_since = perf_counter() if bucket.is_last() else None
         work = dist.all_reduce(travels, async_op=True)
         assert work is not None
+        # `then` runs in gloo's own thread when the sum has arrived; so it must not send anything.
         future: torch.futures.Future[Tensor] = work.get_future().then(
             lambda done: self._arrived(buffer, travels)
         )
         return future
 
     def _arrived(self, buffer: Tensor, travels: Tensor) -> Tensor:
-        """Bring a mean home. Gradients come last bucket last: from then on the rank is idle."""
+        """Bring a mean home, and count the time since the last look, if the rank is idle."""
         if travels is not buffer:
             buffer.copy_(travels)
         if self._idle_since is not None:
             now = perf_counter()
             self.waiting += now - self._idle_since
-            self._idle_since = now
+            self._idle_since = now  # earlier buckets may still be on their way, and come after
         return buffer
 
     def _count(self, tensor: Tensor) -> None:

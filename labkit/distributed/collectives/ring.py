@@ -44,6 +44,7 @@ def ring_all_reduce(tensor: Tensor) -> Tensor:
     chunks = flat.tensor_split(ranks)  # sizes differ by one at most; a chunk may be empty
     for step in range(2 * (ranks - 1)):
         sends, receives = chunk_sent(rank, step, ranks), chunk_sent(rank - 1, step, ranks)
+        # What is sent in this step is not what is received into, so both can go on at once.
         arrived = _pass_on(chunks[sends], like=chunks[receives])
         if step < ranks - 1:
             chunks[receives].add_(arrived)  # reduce-scatter
@@ -55,7 +56,11 @@ def ring_all_reduce(tensor: Tensor) -> Tensor:
 
 
 def chunk_sent(rank: int, step: int, ranks: int) -> int:
-    """Return which chunk `rank` sends to its right neighbour in a step, 0 … 2 (ranks - 1) - 1."""
+    """Return which chunk `rank` sends to its right neighbour in a step, 0 … 2 (ranks - 1) - 1.
+
+    A rank begins with the chunk of its own number. After that it sends on what it received in the
+    step before, and that is the left neighbour's chunk: one less each time.
+    """
     return (rank - step) % ranks
 
 
@@ -63,8 +68,9 @@ def _pass_on(chunk: Tensor, like: Tensor) -> Tensor:
     """Send a chunk to the right and return what comes from the left, of the size of `like`."""
     rank, ranks = dist.get_rank(), dist.get_world_size()
     arrived = torch.empty_like(like)
+    # Both at once, or each rank would wait for its right neighbour to receive, all round the ring.
     work = []
-    if chunk.numel():
+    if chunk.numel():  # both sides know the sizes, so an empty message need not be sent
         work.append(dist.P2POp(dist.isend, chunk, (rank + 1) % ranks))
     if arrived.numel():
         work.append(dist.P2POp(dist.irecv, arrived, (rank - 1) % ranks))

@@ -10,7 +10,6 @@ Two sets of rows take turns. So one meeting a message is enough: who writes to a
 since, all who read it.
 """
 
-import math
 import os
 import shutil
 import tempfile
@@ -56,10 +55,11 @@ def shared_memory(elements: int, dtype: torch.dtype = torch.float32) -> AllReduc
                 f"tensor must be {dtype}, on the CPU, of at most {elements} elements, "
                 f"got {tensor.dtype}, {tensor.device.type}, {tensor.numel()}"
             )
-        turn = 1 - turn
+        turn = 1 - turn  # who is slow may still read the other set
         rows = memory[turn, :, : tensor.numel()]
         rows[rank].copy_(tensor.detach().flatten())
-        dist.barrier()
+        dist.barrier()  # all have written
+        # Every rank adds in the same order, so that all have the same bits.
         tensor.copy_(rows.sum(dim=0).view(tensor.shape))
 
     return all_reduce
@@ -67,6 +67,7 @@ def shared_memory(elements: int, dtype: torch.dtype = torch.float32) -> AllReduc
 
 def _map(elements: int, dtype: torch.dtype, rank: int) -> Tensor:
     """Return memory that all ranks share. Its file loses its name here, so it ends with them."""
+    # A file of this user's, in a folder of its own: other users cannot open it, nor put their own.
     made = Path(tempfile.mkdtemp(prefix="labkit-")) if rank == 0 else None
     try:
         told = [str(made), os.urandom(MARK)]
@@ -75,15 +76,15 @@ def _map(elements: int, dtype: torch.dtype, rank: int) -> Tensor:
         if made is not None:
             path.write_bytes(told[1])  # type: ignore[arg-type]
         dist.barrier()
+        # The path alone says little: another machine may have a file of that name.
         here = torch.tensor(path.is_file() and path.read_bytes() == told[1])
         dist.all_reduce(here, op=dist.ReduceOp.MIN)
         if not here:
             raise ValueError("the ranks must be on one machine to share memory, and are not")
-        size = max(elements, math.ceil(MARK / dtype.itemsize))
-        memory = torch.from_file(str(path), shared=True, size=size, dtype=dtype)
+        memory = torch.from_file(str(path), shared=True, size=elements, dtype=dtype)
         dist.barrier()
     finally:
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)
     dist.barrier()  # for all of them the file is gone
-    return memory[:elements]
+    return memory

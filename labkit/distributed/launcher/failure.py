@@ -39,7 +39,7 @@ def first_cause(failures: Iterable[Failure], size: int) -> RankError:
 
     A rank that could say nothing any more explains what the others raised, so it counts as first.
     """
-    first = min(failures)
+    first = min(failures)  # by `when`, the first field
     trace = f"\n\n{first.trace}" if first.trace else ""
     return RankError(f"rank {first.rank} of {size} {first.what}{trace}")
 

@@ -82,7 +82,7 @@ class Ranks:
             raise TypeError(f"function must be callable, got {type(function).__name__}")
         if not isinstance(deadline, int | float) or not deadline > 0:
             raise ValueError(f"deadline must be a positive number of seconds, got {deadline!r}")
-        work = _pack(function, arguments)
+        work = _pack(function, arguments)  # before anything starts that would have to be ended
         self.nprocs = nprocs
         self.results: list[Any] = [None] * nprocs
         self._deadline, self._limit = deadline, monotonic() + deadline
@@ -92,7 +92,7 @@ class Ranks:
         self._error: RankError | None = None
         self._processes: list[RankProcess] = []
         self._folder = Path(tempfile.mkdtemp(prefix="labkit-ranks-"))
-        _under_way.add(self)
+        _under_way.add(self)  # first, so that an exit in the middle of the starts ends them as well
         try:
             for rank in range(nprocs):
                 self._processes.append(RankProcess(rank, nprocs, work, self._folder))
@@ -123,6 +123,7 @@ class Ranks:
         except BaseException:
             self.close()
             raise
+        # What was told before the failure comes first: it may show what led to it.
         if self._error is not None and not told:
             error, self._error = self._error, None
             raise error
@@ -146,7 +147,7 @@ class Ranks:
         try:
             self._close()
         except KeyboardInterrupt:
-            self._close()  # first things first
+            self._close()  # whoever is impatient must not leave ranks behind: finish, then obey
             raise
 
     def __enter__(self) -> Self:
@@ -161,17 +162,20 @@ class Ranks:
         self.close()
 
     def __del__(self) -> None:
+        # `__init__` may have refused its arguments; and when Python ends, `_end_at_exit` has been.
         if getattr(self, "_processes", None) and not sys.is_finalizing():
             self.close()
 
     # -- inside ------------------------------------------------------------------------------
 
     def _close(self) -> None:
+        # All are killed before any is waited for: one that lives on would see the others fail.
+        # Not those that have ended: their number may be another program's by now.
         for process in self._processes:
             if process.rank in self._working:
                 process.kill()
         self._working.clear()
-        while self._processes:
+        while self._processes:  # an interrupt leaves in the list what is not closed yet
             self._processes[-1].close()
             self._processes.pop()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -185,6 +189,8 @@ class Ranks:
         """Take in what there is; end all ranks if all are done, if one failed, or if time is up."""
         told = self._receive(seconds)
         if self._failures:
+            # A rank that was killed takes the others' connections with it, and they raise at once.
+            # Which of the news comes first here is chance: wait, and choose by their own clocks.
             until = monotonic() + GRACE
             while self._working and (left := until - monotonic()) > 0:
                 told += self._receive(left)
@@ -201,10 +207,11 @@ class Ranks:
         handles = {handle: process for process in working for handle in process.handles}
         ready = connection.wait(list(handles), timeout=seconds)
         told: list[RankStep] = []
-        for process in {handles[handle]: None for handle in ready}:
+        for process in {handles[handle]: None for handle in ready}:  # each once, in order
             messages, ended = process.messages()
             for message in messages:
                 told += self._take(process, *message)
+            # It has ended and said neither that it is done nor that it failed.
             if ended and process.rank in self._working:
                 self._fail(process, 0.0, how_it_ended(process.exit_code()), process.stack())
         return told
@@ -220,7 +227,7 @@ class Ranks:
             print(f"[rank {process.rank}] {content[0]}", file=getattr(sys, kind), flush=True)
 
     def _keep_result(self, process: RankProcess) -> None:
-        try:
+        try:  # now, not when it is asked for: its file goes with the folder
             self.results[process.rank] = process.result()
         except Exception as error:
             what = f"returned what cannot be read here: {type(error).__name__}: {error}"
@@ -236,7 +243,7 @@ class Ranks:
         late = [self._processes[rank] for rank in sorted(self._working)]
         for process in late:
             process.ask_for_stack()
-        sleep(GRACE)
+        sleep(GRACE)  # all write at the same time
         return hang({process.rank: process.stack() for process in late}, self._deadline)
 
 
@@ -245,7 +252,7 @@ def _pack(function: Callable[..., Any], arguments: dict[str, Any]) -> bytes:
 
     try:
         return pack((function, arguments))
-    except Exception:
+    except Exception:  # pickle's own words do not say which of the arguments it was
         for name, value in {"function": function, **arguments}.items():
             try:
                 pack(value)
@@ -254,11 +261,14 @@ def _pack(function: Callable[..., Any], arguments: dict[str, Any]) -> bytes:
         raise
 
 
+# A global, and registered when this module is imported: what is registered last is called first,
+# and multiprocessing's own exit, registered by the import above, would wait for the ranks for ever.
+# `weakref.finalize` would not do: its hook may have been registered by anybody before.
 _under_way: "weakref.WeakSet[Ranks]" = weakref.WeakSet()
 
 
 @atexit.register
 def _end_at_exit() -> None:
-    """End ranks before multiprocessing, which registered earlier, waits for them to end."""
+    """End the ranks that nobody has closed."""
     for ranks in list(_under_way):
         ranks.close()

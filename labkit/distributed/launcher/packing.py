@@ -26,7 +26,7 @@ def pack(thing: object) -> bytes:
 
 class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
     def reducer_override(self, thing: Any) -> Any:
-        if isinstance(thing, CodeType):
+        if isinstance(thing, CodeType):  # cloudpickle's own way, with the name put back at the end
             make, arguments = self.dispatch_table[CodeType](thing)
             return _named, (thing.co_filename, make, arguments)
         return super().reducer_override(thing)

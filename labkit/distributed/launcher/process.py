@@ -38,7 +38,7 @@ class RankProcess:
     """
 
     def __init__(self, rank: int, size: int, work: bytes, folder: Path) -> None:
-        context = _context()
+        context = _context()  # starts the server, if this is the first rank of all
         self.rank, self._folder = rank, folder
         self._pipe, self._its_end = context.Pipe()
         environment = {
@@ -57,7 +57,7 @@ class RankProcess:
     def start(self) -> None:
         """Start the process."""
         self._process.start()
-        self._its_end.close()
+        self._its_end.close()  # so that the pipe counts as closed as soon as the rank is gone
 
     @property
     def handles(self) -> tuple[Any, ...]:
@@ -71,6 +71,8 @@ class RankProcess:
         """Return what it has sent, without waiting, and whether it has ended after that."""
         taken: list[tuple[Any, ...]] = []
         with contextlib.suppress(EOFError, OSError):  # what a closed pipe raises
+            # A process that ends between the two looks may still have sent something before: the
+            # pipe is asked once more, after it is known to be gone.
             while len(taken) < MESSAGES:
                 if self._pipe.poll():
                     taken.append(self._pipe.recv())
@@ -95,7 +97,7 @@ class RankProcess:
 
     def exit_code(self) -> int | None:
         """Return how it ended, once `messages` has said so; negative for a signal."""
-        self._process.join(SECONDS_TO_END)
+        self._process.join(SECONDS_TO_END)  # its pipe closes before it is gone altogether
         code: int | None = self._process.exitcode
         return code
 
@@ -147,7 +149,10 @@ PRELOADED = (
 
 
 def _context() -> Any:
-    """Return the fork server, started if need be, or fresh processes where there is none."""
+    """Return the fork server, started if need be, or fresh processes where there is none.
+
+    Not plain fork, which would copy the kernel in the middle of whatever its threads do.
+    """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")

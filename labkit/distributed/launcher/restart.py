@@ -42,10 +42,9 @@ def fresh_store(store: Store, rank: int, size: int, *, patience: timedelta = PAT
 
 def _answer(store: Store, size: int, patience: timedelta) -> int:
     """Draw a number, and answer the others' names."""
-    number: int = store.add("starts", 1)
+    number: int = store.add("starts", 1)  # in one step, and nobody else draws
     keys = [f"name {number} {rank}" for rank in range(1, size)]
-    if keys:
-        store.wait(keys, patience)
+    store.wait(keys, patience)
     for key in keys:
         store.set(f"answer {store.get(key).decode()}", str(number))
     return number
@@ -55,6 +54,7 @@ def _ask(store: Store, rank: int, patience: timedelta) -> int:
     """Show a new name under the newest number until rank 0 answers it."""
     name, limit = uuid4().hex, monotonic() + patience.total_seconds()
     while not store.check([f"answer {name}"]):
+        # `add` of 0 reads the newest number; `get` would wait for rank 0 to draw the first one.
         store.set(f"name {store.add('starts', 0)} {rank}", name)
         if monotonic() > limit:
             raise RuntimeError(f"rank 0 did not come within {patience.total_seconds():g} s")

@@ -37,20 +37,21 @@ class Line:
 
     def __init__(self, pipe: "connection.Connection[Any, Any]") -> None:
         self.pipe = pipe
+        # A pipe takes one writer: a data loader's thread may print while the step is told.
         self._one_at_a_time = threading.Lock()
         self._go = threading.Event()
         self._go.set()
         self._told = perf_counter()
 
     def send(self, *message: Any) -> None:
-        """Send a message, from any thread."""
+        """Send a message, from any thread; plain numbers and texts only."""
         with self._one_at_a_time:
             self.pipe.send(message)
 
     def tell(self, *values: Any) -> None:
         """Send a step with the seconds since the last one; stay here while held."""
         self.send("step", *values, perf_counter() - self._told)
-        self._go.wait()
+        self._go.wait()  # no SIGSTOP: gloo's threads must go on serving ranks that still compute
         self._told = perf_counter()
 
     def obey(self) -> None:
@@ -85,12 +86,12 @@ class Printer(io.TextIOBase):
         return len(text)
 
     def finish(self) -> None:
-        """Send a last line that has no end."""
+        """Send what was written since the last end of a line."""
         if self._begun:
             self.write("\n")
 
     def writable(self) -> bool:
-        """Return True."""
+        """Say yes; Python's own base class says no, and some loggers ask."""
         return True
 
 
@@ -112,12 +113,13 @@ def run(
     """
     gc.freeze()  # a collection that walks over the server's objects would copy all their pages
     line = Line(pipe)
-    _leave_with_launcher(line, folder)
-    os.environ.clear()
+    _leave_with_launcher(line, folder)  # first: from here on nothing can outlive the launcher
+    os.environ.clear()  # the server's is of the time when it started
     os.environ.update(environment)
     torch.set_num_threads(threads)
     rank = environment["RANK"]
     _tell_the_stack(Path(folder, f"stack-{rank}"))
+    # Python's own objects, not file descriptors 1 and 2: C++ libraries keep the launcher's.
     sys.stdout = printer = Printer(line, "stdout")
     sys.stderr = warner = Printer(line, "stderr")
     world.listen(line.tell)
@@ -129,7 +131,7 @@ def run(
         last = ("error", monotonic(), f"raised {what}", "".join(_own_frames(error)))
     printer.finish()
     warner.finish()
-    line.send(*last)
+    line.send(*last)  # the last message, because the launcher closes the pipe upon it
     _end()
 
 
@@ -162,20 +164,24 @@ def _leave_with_launcher(line: Line, folder: str) -> None:
     """
     if sys.platform != "win32":
         os.setsid()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for Windows, and for whoever sends it to all
 
     def watch() -> None:
         line.obey()
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)  # nobody else is left to do it
         _end()
 
     threading.Thread(target=watch, name="launcher watch", daemon=True).start()
 
 
 def _end() -> None:
-    """End this process and what it has started, at once: nothing may hang in a destructor."""
+    """End this process and what it has started, at once: nothing may hang in a destructor.
+
+    gloo's and NCCL's destructors wait for the other ranks, which may be gone. The launcher has all
+    that it needs by now, so the exit code says nothing.
+    """
     if sys.platform != "win32":
-        os.killpg(0, signal.SIGKILL)
+        os.killpg(0, signal.SIGKILL)  # this process leads its group, so it is among them
     os._exit(0)
 
 

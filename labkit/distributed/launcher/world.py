@@ -97,6 +97,7 @@ def init() -> Iterator[World]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    # The environment, not arguments: the reader's function is the same under every launcher.
     with _join(backend, rank, size):
         try:
             dist.barrier()  # a rank that exchanges nothing must not leave before all have come
@@ -105,7 +106,7 @@ def init() -> Iterator[World]:
             if size == 1:
                 dist.destroy_process_group()
             raise  # among others, leaving in order would wait for what they will never send
-        _left.append(dist.group.WORLD)
+        _left.append(dist.group.WORLD)  # keeps it alive, see there
         dist.destroy_process_group()
 
 
@@ -115,11 +116,13 @@ def _join(backend: str, rank: int, size: int) -> Iterator[None]:
     if RENDEZVOUS not in os.environ and {"WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
         with _torchruns_interface(size):
             found, _, _ = next(rendezvous("env://"))  # where torchrun's variables say
+            # Left to itself, `init_process_group` would take what dead ranks have written there.
             meeting = fresh_store(found, rank, size)
             dist.init_process_group(backend, store=meeting, rank=rank, world_size=size)
             yield
         return
     store: Any
+    # A file and not a port: nobody else on the machine can meet here, or take the place.
     if RENDEZVOUS in os.environ:
         store = dist.FileStore(os.environ[RENDEZVOUS], size)  # type: ignore[attr-defined]
     elif size == 1:
@@ -184,6 +187,7 @@ def _number(name: str, default: int) -> int:
 
 def _device(local_rank: int, local_size: int) -> torch.device:
     """One rank a device; ranks that would have to share a device compute on the CPU."""
+    # NCCL refuses two ranks on one device; and two on one would only take turns.
     if torch.cuda.is_available() and torch.cuda.device_count() >= local_size:
         return torch.device("cuda", local_rank)
     return torch.device("cpu")
@@ -195,7 +199,7 @@ def _torchruns_interface(size: int) -> Iterator[None]:
     if INTERFACE in os.environ:
         yield
         return
-    if _number("LOCAL_WORLD_SIZE", size) < size:
+    if _number("LOCAL_WORLD_SIZE", size) < size:  # the others must be elsewhere
         raise ValueError(
             f"the ranks are on several machines: name the network interface that joins them in the "
             f"environment variable {INTERFACE}, for example {INTERFACE}=eth0"
@@ -206,8 +210,11 @@ def _torchruns_interface(size: int) -> Iterator[None]:
 
 @contextmanager
 def _loopback_only() -> Iterator[None]:
-    """Keep gloo from listening on an interface that other machines can reach."""
-    if sys.platform == "win32":
+    """Keep gloo from listening on an interface that other machines can reach.
+
+    Whoever reaches gloo's port can send it tensors, or stop the training: it knows no password.
+    """
+    if sys.platform == "win32":  # there gloo takes no name of an interface
         yield
         return
     before = os.environ.get(INTERFACE)

@@ -59,6 +59,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         channels = self.num_features
         if input.shape[1] != channels:
             raise ValueError(f"input must have {channels} channels, got {tuple(input.shape)}")
+        # One message for all three: count, mean and squares travel together.
         stats = _joined(_own_stats(input), self.all_reduce)
         # Reading a count from a GPU waits for it, so only who has too few values alone asks.
         if input.numel() < 2 * channels and stats[0].item() < 2:
@@ -79,6 +80,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         if share is None:  # the average of all batches so far
             share = 1 / self.num_batches_tracked.item()
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        # Unbiased, as the plain layer keeps it; it normalises by the biased one.
         self.running_var.lerp_((squares / (count - 1)).to(self.running_var.dtype), share)
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -120,6 +122,7 @@ def _converted(module: nn.Module, seen: dict[nn.Module, nn.Module]) -> nn.Module
 
 
 def _same_but_synchronized(layer: nn.modules.batchnorm._BatchNorm) -> SyncBatchNorm:
+    # The tensors themselves, not copies: another layer may share them.
     new = SyncBatchNorm(
         layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats
     )
@@ -177,7 +180,7 @@ class _Normalize(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, scale = ctx.saved_tensors
         g, dims = _wide(grads[0]), _all_but_channels(x)
-        centred = _wide(x) - _by_channel(mean, x)
+        centred = _wide(x) - _by_channel(mean, x)  # again: to keep it would cost a second x
         sums = torch.stack([g.sum(dims), (g * centred).sum(dims) * scale])  # Σ g, Σ g x̂
         for_bias, for_weight = sums.clone()  # this rank's own, before the others' come in
         grad_input = None

@@ -29,9 +29,9 @@ def begin(folder: Path) -> Path:
         ValueError: `folder` holds something else.
     """
     kept = _check_foreign(folder)
-    data = folder / str(_gather(DATA + uuid.uuid4().hex)[0])
+    data = folder / str(_gather(DATA + uuid.uuid4().hex)[0])  # rank 0's name, on all ranks
     if rank() == 0:
-        _sweep(folder, kept)
+        _sweep(folder, kept)  # what a killed save has left would pile up
         data.mkdir(parents=True)
     barrier()
     return data
@@ -45,12 +45,12 @@ def finish(folder: Path, data: Path, content: dict[str, Any]) -> None:
         data: what `begin` returned.
         content: what else shall be in the index, fit for JSON; that of rank 0 counts.
     """
-    files = union(_digests(data))
+    files = union(_digests(data))  # all have written: each waits here for the others
     if rank() == 0:
         index = {"format": FORMAT, "data": data.name, "files": files, **content}
         with atomic_path(folder / INDEX) as temporary:
             temporary.write_text(json.dumps(index, indent=1), encoding="utf-8")
-        _sweep(folder, data.name)
+        _sweep(folder, data.name)  # only now: until the index was renamed, the old one counted
     barrier()
 
 
@@ -137,6 +137,6 @@ def _sweep(folder: Path, keep: str) -> None:
 
 
 def _digests(data: Path) -> dict[str, str]:
-    """Return the SHA-256 of this rank's share of the files."""
+    """Return the SHA-256 of this rank's share of the files: hashing is most of the time."""
     mine = sorted(data.glob("*"))[rank() :: size()]
     return {path.name: sha256(path) for path in mine}

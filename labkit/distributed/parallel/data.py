@@ -131,7 +131,11 @@ class joined_mean:
 
 
 class Accumulating(DistributedDataParallel):
-    """DistributedDataParallel that sends only with the last of `accumulate` batches."""
+    """DistributedDataParallel that sends only with the last of `accumulate` batches.
+
+    torch leaves that to the loop, which must know that it is parallel (`no_sync` around some
+    batches). Here the model counts, so that the loop stays what it is.
+    """
 
     def __init__(self, model: nn.Module, accumulate: int, **settings: Any) -> None:
         super().__init__(model, **settings)
@@ -139,7 +143,7 @@ class Accumulating(DistributedDataParallel):
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """Return the model's output. Whether its backward pass sends is decided here."""
-        self._batches += self.training and torch.is_grad_enabled()
+        self._batches += self.training and torch.is_grad_enabled()  # an evaluation sends nothing
         last = self._batches % self._accumulate == 0
         with nullcontext() if last else self.no_sync():
             return super().forward(*inputs, **named)  # type: ignore[no-untyped-call]
@@ -176,7 +180,7 @@ def data_parallel(
         accumulate,
         device_ids=[device.index] if device.type == "cuda" else None,
         bucket_cap_mb=bucket_mib,
-        gradient_as_bucket_view=True,
+        gradient_as_bucket_view=True,  # gradients are written where they are sent from: no copy
         **{_SYNC_BUFFERS: False},
     )
     if meter is not None:

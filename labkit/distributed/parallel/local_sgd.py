@@ -32,6 +32,7 @@ def average_parameters(model: nn.Module, all_reduce: AllReduce = dist.all_reduce
         model: the same on all ranks, but for the values.
         all_reduce: sums over ranks in place; a `NetworkMeter`'s counts as well.
     """
+    # Statistics as well: the mean of the weights fits none of the ranks' own. Counters are equal.
     tensors = (*model.parameters(), *model.buffers())
     coalesced_mean([t.detach() for t in tensors if t.is_floating_point()], all_reduce=all_reduce)
 

@@ -57,9 +57,10 @@ def save(
         if fresh and optimizer is not None and optimizer.state:
             raise ValueError("optimizer must have made a step, got one without: leave it out")
     for name, value in (values | numbers).items():
-        _check_json(name, value)
+        _check_json(name, value)  # before any file is written
     data = begin(Path(folder))
     with _plain_errors(f"cannot write {folder}"):
+        # Each rank writes its own shards; joining them in one file would take one rank's memory.
         writer = HuggingFaceStorageWriter(str(data), save_distributed=True)
         save_shards(_alone(tensors), storage_writer=writer)
     content = {"tensors": union(_shapes(tensors)), "values": union(values), "numbers": numbers}
@@ -95,12 +96,13 @@ def load(
     model.zero_grad(set_to_none=True)  # else torch would not make the state of a new optimizer
     with _fresh_stays_fresh(optimizer):
         tensors, values = _state(model, optimizer)
+        # torch would load what fits and leave the rest as it was, without a word.
         _compare(_shapes(tensors) | dict.fromkeys(values), index, optimizer is not None)
     with _plain_errors(f"cannot read {folder}"):
         load_shards(tensors, storage_reader=HuggingFaceStorageReader(str(data)))
     for name, value in values.items():
         saved = index["values"][name]
-        values[name] = tuple(saved) if isinstance(value, tuple) else saved
+        values[name] = tuple(saved) if isinstance(value, tuple) else saved  # JSON has only lists
     state = tensors | values
     set_model_state_dict(model, _part(state, "model."))
     if optimizer is not None:

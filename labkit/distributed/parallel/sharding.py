@@ -31,7 +31,10 @@ from labkit.plan.memory import StateBytes, check_zero
 
 
 def flatten(tensors: Iterable[Tensor], ranks: int) -> Tensor:
-    """Return all numbers in one row, with zeros at the end up to a multiple of `ranks`."""
+    """Return all numbers in one row, with zeros at the end up to a multiple of `ranks`.
+
+    Zeros, because they stay what they are: their gradient is 0, and so is AdamW's step.
+    """
     flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
     return nn.functional.pad(flat, (0, -len(flat) % ranks))
 
@@ -83,13 +86,17 @@ class Unit:
     ) -> None:
         self.parameters, self.zero, self.group = list(parameters), zero, group
         self.ranks, rank = dist.get_world_size(group), dist.get_rank(group)
+        # One tensor for all: a message a unit, not one a parameter, and shards that are equally
+        # large whatever the shapes are.
         self._flat = flatten(self.parameters, self.ranks)
         mine = self._flat.chunk(self.ranks)[rank]
         self._mine = slice(rank * len(mine), (rank + 1) * len(mine))
+        # Stages 1 and 2 keep all weights, so the shard is a part of them, and the optimizer writes
+        # where the model reads. In stage 3 it must outlive them.
         self.shard = nn.Parameter(mine.clone() if zero == 3 else mine)
         self._full_bytes = self._flat.untyped_storage().nbytes()
         for parameter, view in zip(self.parameters, self._views(self._flat), strict=True):
-            parameter.data = view
+            parameter.data = view  # the same Parameter, so that model and hooks still know it
             parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
                 self._gradient_is_ready
             )
@@ -98,17 +105,21 @@ class Unit:
     def gather(self, *_: Any) -> None:
         """Make the unit's weights whole (stage 3; in the others they are)."""
         storage = self._flat.untyped_storage()
+        # A layer that is used twice, or whose backward pass begins, may find them there already.
         if self.zero == 3 and storage.nbytes() == 0:
             storage.resize_(self._full_bytes)
             all_gather(self._flat, self.shard.data, self.group)
 
     def free(self, *_: Any) -> None:
         """Give back the memory of the whole weights (stage 3). The shard stays."""
+        # The storage shrinks and grows in place: parameters, and the views that autograd has kept
+        # for the backward pass, point to it, and find the weights in it when they are back.
         if self.zero == 3:
             self._flat.untyped_storage().resize_(0)
 
     def reduce(self) -> None:
         """Average the unit's gradients over the ranks into that of the shard."""
+        # The whole gradients are gone after the first pass, so a second one could not be added.
         if self.shard.grad is not None:
             raise RuntimeError("a step takes one backward pass: call step() before the next one")
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
@@ -120,7 +131,7 @@ class Unit:
         for parameter, view in zip(self.parameters, self._views(flat), strict=True):
             parameter.grad = view if self.zero == 1 else None
         self.shard.grad = shard
-        self.free()
+        self.free()  # backward has no further use for the weights
 
     def finish(self) -> None:
         """Hand the updated shard to all ranks, and forget the gradients."""
@@ -131,6 +142,8 @@ class Unit:
             all_gather(self._flat, self.shard.data, self.group)
 
     def _gradient_is_ready(self, _: Tensor) -> None:
+        # As soon as the last one is there, so that stages 2 and 3 hold one unit's gradients at a
+        # time. All ranks run the same backward pass, so their units come in the same order.
         if all(p.grad is not None for p in self.parameters):
             self.reduce()
 
@@ -150,7 +163,8 @@ class Sharded:
         loss(model(inputs), targets).backward()   # the mean of this rank's examples
         sharded.step()
 
-    Ranks have equally many examples, so that the mean of their gradients is that of all examples.
+    The mean over the ranks is taken. It is that of all examples if the ranks' parts weigh the same;
+    if not, scale each rank's loss as `labkit.distributed.parallel.data.joined_mean` does.
 
     Args:
         model: the same on each rank; its parameters become views of flat tensors. Frozen ones are
@@ -180,7 +194,7 @@ class Sharded:
         rest = {p: None for p in model.parameters() if p.requires_grad}  # a set with an order
         for module in [*units, model]:
             mine = [p for p in module.parameters() if p.requires_grad]
-            if module is model:
+            if module is model:  # the last: what the units have left
                 mine = list(rest)
             elif not rest.keys() >= set(mine):
                 raise ValueError("units must be parts of the model that share no parameters")
@@ -192,7 +206,8 @@ class Sharded:
     def step(self) -> None:
         """Update this rank's shards and hand them round."""
         for unit in self.units:
-            if unit.shard.grad is None:  # a parameter took no part in this step
+            # A parameter took no part in this step, so its unit was never complete.
+            if unit.shard.grad is None:
                 unit.reduce()
         self.optimizer.step()
         for unit in self.units:
@@ -211,6 +226,8 @@ class Sharded:
     def _add(self, module: nn.Module, unit: Unit) -> None:
         self.units.append(unit)
         if unit.zero == 3:
+            # Freed after forward and gathered again for backward: weights of one unit at a time,
+            # for half as much traffic again. After backward `reduce` frees them.
             module.register_forward_pre_hook(unit.gather)
             module.register_forward_hook(unit.free)
             module.register_full_backward_pre_hook(unit.gather)
@@ -238,6 +255,7 @@ def state_bytes(parameters: Iterable[Tensor], optimizer: torch.optim.Optimizer) 
 
 
 def _storage_bytes(tensors: Iterable[Tensor]) -> int:
+    # By storage, not by tensor: shards and gradients are views, and would count twice.
     locals_ = [getattr(tensor, "_local_tensor", tensor) for tensor in tensors]
     storages = [tensor.untyped_storage() for tensor in locals_]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())

@@ -55,7 +55,7 @@ def forward_costs(model: nn.Module | Iterable[nn.Module], inputs: Tensor) -> lis
     """
     counts, last = [], [inputs]
 
-    def run(piece: nn.Module) -> None:
+    def run(piece: nn.Module) -> None:  # keeps what it returns for the next part
         last[0] = piece(last[0])
 
     with torch.no_grad():
@@ -86,6 +86,8 @@ def balanced_cuts(costs: Sequence[float], stages: int) -> list[range]:
     if any(cost < 0 for cost in costs):
         raise ValueError(f"costs must not be negative, got {min(costs)!r}")
 
+    # The dearest of the first stage and of the best cut of what is left; each part of the chain is
+    # solved once. Equal costs are decided by the ends, and the smallest come first.
     @cache
     def best(start: int, left: int) -> tuple[float, tuple[int, ...]]:
         """Return the cost of the dearest of the `left` stages from `start` on, and their ends."""
@@ -128,12 +130,13 @@ def pipeline_stage(
     if not isinstance(rank, int) or not 0 <= rank < size:
         raise ValueError(f"rank must be from 0 to {size - 1}, got {rank!r}")
     if costs is None:
+        # Embedding and head cost little beside a block, where the vocabulary is small.
         ends = {0, len(pieces) - 1} if _is_transformer(model) else set()
         costs = [float(index not in ends) for index in range(len(pieces))]
     if len(costs) != len(pieces):
         raise ValueError(f"costs must be {len(pieces)}, one a part, got {len(costs)}")
     stages = [
-        nn.Sequential(OrderedDict((str(i), pieces[i]) for i in run))
+        nn.Sequential(OrderedDict((str(i), pieces[i]) for i in run))  # numbers of the whole chain
         for run in balanced_cuts(costs, size)
     ]
     owners = [{id(parameter) for parameter in part.parameters()} for part in stages]

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 
 class _Copy(torch.autograd.Function):
+    # Each rank used x for other outputs, so each has only a part of its gradient.
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
         ctx.group = group
@@ -38,6 +39,8 @@ class _Copy(torch.autograd.Function):
 
 
 class _Sum(torch.autograd.Function):
+    # Everything after the sum is computed alike on all ranks, so each has the whole gradient.
+    # To sum it again, as torch.distributed.nn.all_reduce does, would count it once a rank.
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
         return _sum(x, group)
@@ -48,7 +51,7 @@ class _Sum(torch.autograd.Function):
 
 
 def _sum(x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    total = x.clone(memory_format=torch.contiguous_format)
+    total = x.clone(memory_format=torch.contiguous_format)  # summed in place, so contiguous
     dist.all_reduce(total, group=group)
     return total
 
@@ -81,7 +84,7 @@ class _Part(nn.Linear):
     cut: ClassVar[Mapping[str, int]]
 
     def __init__(self, linear: nn.Linear, group: dist.ProcessGroup | None) -> None:
-        nn.Module.__init__(self)
+        nn.Module.__init__(self)  # not Linear's, which would make and fill a whole layer
         self.group = group
         ranks, rank = dist.get_world_size(group), dist.get_rank(group)
         for name, parameter in linear.named_parameters():
@@ -93,6 +96,7 @@ class _Part(nn.Linear):
                         f"equal parts along dimension {self.cut[name]}"
                     )
                 part = part.chunk(ranks, self.cut[name])[rank]
+            # A clone: a view would keep the whole layer in memory, which is what is to be saved.
             setattr(self, name, nn.Parameter(part.clone(), parameter.requires_grad))
         if "bias" not in self._parameters:
             self.register_parameter("bias", None)
@@ -146,6 +150,7 @@ class RowLinear(_Part):
             input = whole.tensor_split(dist.get_world_size(self.group), -1)[
                 dist.get_rank(self.group)
             ]
+        # Without the bias, which every rank has whole: the sum would hold it once a rank.
         total = sum_over_ranks(F.linear(input, self.weight), self.group)
         return total if self.bias is None else total + self.bias
 
@@ -182,9 +187,9 @@ def split(
         if not isinstance(linear, nn.Linear):
             raise TypeError(f"{name} must be an nn.Linear, got {type(linear).__name__}")
         parts[name] = kind(linear, group)
-    for name, part in parts.items():
+    for name, part in parts.items():  # only now that all could be cut
         module.set_submodule(name, part)
-    if columns:
+    if columns:  # once for all layers that share the input: one sum in backward instead of three
         module.register_forward_pre_hook(
             lambda _, inputs: (copy_to_ranks(inputs[0], group), *inputs[1:])
         )
@@ -218,7 +223,7 @@ def whole(model: nn.Module, *, gradients: bool = False) -> dict[str, Tensor]:
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(path, recurse=False):
             tensor = parameter.grad if gradients else parameter.detach()
-            if tensor is None:
+            if tensor is None:  # frozen, or unused: on all ranks alike
                 continue
             cut = module.cut.get(name.rpartition(".")[2]) if isinstance(module, _Part) else None
             result[name] = tensor if cut is None else _gathered(tensor, cut, module.group)
