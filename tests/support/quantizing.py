@@ -36,12 +36,6 @@ def trained(width: int = 8) -> nn.Module:
     return model
 
 
-def decibels(signal: Tensor, noisy: Tensor) -> float:
-    """The power of a signal over that of what was added to it."""
-    noise = (noisy - signal).square().sum().clamp(min=1e-30)
-    return float(10 * torch.log10(signal.square().sum() / noise))
-
-
 def stored(model: Int8Model) -> dict[str, Tensor]:
     """The tensors of the graph before lowering, by the names of the float model."""
     reference = model.reference

@@ -2,19 +2,21 @@
 
 from labkit.compression.prune.batch_norm_fold import fold_batch_norm
 from labkit.compression.prune.budget import choose_for_flops
+from labkit.compression.prune.controls import renewed, shuffled
 from labkit.compression.prune.criteria import batch_norm_scores, magnitude_scores, taylor_scores
+from labkit.compression.prune.gradual import cubic_sparsity, grow, hold
 from labkit.compression.prune.graph import ChannelGraph, Group, channel_graph
 from labkit.compression.prune.lossless import Finding, Lossless, remove_lossless
 from labkit.compression.prune.magnitude import (
     apply_masks,
     compressed_bytes,
-    cubic_sparsity,
     magnitude_masks,
     masked,
     sparsity,
 )
 from labkit.compression.prune.semi_structured import n_m_mask, n_m_masks
 from labkit.compression.prune.sensitivity import Sensitivity, sensitivity, sensitivity_table
+from labkit.compression.prune.slimming import shrink
 from labkit.compression.prune.structured import (
     Size,
     choose,
@@ -38,6 +40,8 @@ __all__ = [
     "compressed_bytes",
     "cubic_sparsity",
     "fold_batch_norm",
+    "grow",
+    "hold",
     "magnitude_masks",
     "magnitude_scores",
     "mask_channels",
@@ -47,8 +51,11 @@ __all__ = [
     "predict_size",
     "remove_channels",
     "remove_lossless",
+    "renewed",
     "sensitivity",
     "sensitivity_table",
+    "shrink",
+    "shuffled",
     "sparsity",
     "taylor_scores",
 ]

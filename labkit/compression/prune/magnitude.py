@@ -9,16 +9,16 @@ Masks are plain tensors next to the model. Any optimizer works with them, also o
 after each step the masked weights are set to zero again, so each forward pass sees them as zero.
 
     masks = magnitude_masks(model, 0.9)
-    model = masked(model, masks)
-    for step in train(model, batches, optimizer):
-        apply_masks(model, masks)
+    train(masked(model, masks), batches, optimizer, between=(hold(masks),))
 
-Sources: Han et al., "Learning both Weights and Connections for Efficient Neural Networks", 2015;
-the gradual schedule from Zhu and Gupta, "To prune, or not to prune", 2017.
+`gradual` has `hold`, and `grow`, which takes the weights away little by little.
+
+Source: Han et al., "Learning both Weights and Connections for Efficient Neural Networks", 2015.
 """
 
 import copy
 import zlib
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,7 @@ def magnitude_masks(model: nn.Module, sparsity: float, *, together: bool = False
     Raises:
         ValueError: a sparsity out of range, or a model without such layers.
     """
-    _check_share("sparsity", sparsity)
+    check_share("sparsity", sparsity)
     sizes = {name: weight.detach().abs() for name, weight in prunable(model).items()}
     if not together:
         return {name: _largest(size, sparsity) for name, size in sizes.items()}
@@ -52,7 +52,7 @@ def magnitude_masks(model: nn.Module, sparsity: float, *, together: bool = False
 
 
 @torch.no_grad()
-def apply_masks(model: nn.Module, masks: Masks) -> None:
+def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """Set the masked weights of `model` itself to zero: call it after each optimizer step.
 
     Raises:
@@ -70,25 +70,11 @@ def apply_masks(model: nn.Module, masks: Masks) -> None:
         parameters[name].masked_fill_(~mask.to(parameters[name].device), 0.0)
 
 
-def masked(model: nn.Module, masks: Masks) -> nn.Module:
+def masked(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     """Return a copy of the model with its masked weights at zero; see `apply_masks`."""
     copied = copy.deepcopy(model)
     apply_masks(copied, masks)
     return copied
-
-
-def cubic_sparsity(progress: float, final: float, initial: float = 0.0) -> float:
-    """Return the sparsity to have at `progress` (0 to 1) of a gradual pruning.
-
-    Fast at first, when there is much to spare, slow towards the end:
-    final + (initial - final) (1 - progress)^3.
-
-    Raises:
-        ValueError: an argument that is not between 0 and 1.
-    """
-    for name, value in (("progress", progress), ("final", final), ("initial", initial)):
-        _check_share(name, value)
-    return final + (initial - final) * (1.0 - progress) ** 3
 
 
 def sparsity(model: nn.Module) -> float:
@@ -139,6 +125,7 @@ def _largest(size: Tensor, sparsity: float) -> Tensor:
     return mask.view_as(size)
 
 
-def _check_share(name: str, value: float) -> None:
+def check_share(name: str, value: float) -> None:
+    """Raise a ValueError unless the value is a number from 0 to 1."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}")

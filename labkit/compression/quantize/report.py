@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from labkit.compression.agreement import in_decibels
 from labkit.compression.quantize.affine import Grid, grid, grid_of, round_trip
 from labkit.compression.quantize.exported import STATIC_LAYERS
 from labkit.compression.quantize.ranges import RANGES, check_ranges
@@ -133,7 +134,7 @@ def _error(name: str, layer: nn.Module, inputs: list[Tensor], bits: int, ranges:
         others = functional_call(layer, few, x), layer(x_few), functional_call(layer, few, x_few)
         signal += _energy(y)
         noise = [before + _energy(y - z) for before, z in zip(noise, others, strict=True)]
-    return LayerError(name, *(_decibels(signal, n) for n in noise))
+    return LayerError(name, *(in_decibels(signal, n) for n in noise))
 
 
 def _round(values: Tensor, steps: Grid) -> Tensor:
@@ -142,9 +143,3 @@ def _round(values: Tensor, steps: Grid) -> Tensor:
 
 def _energy(values: Tensor) -> float:
     return float(values.double().square().sum())
-
-
-def _decibels(signal: float, noise: float) -> float:
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf

@@ -1,7 +1,6 @@
 """Notebook 15: what its cells measure, where that takes more than a few lines."""
 
 import copy
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labkit.compare.intervals import matched_difference, scaled
+from labkit.compression.agreement import decibels, distance
 from labkit.compression.quantize.affine import Grid, grid, round_trip
 from labkit.data import TextData
 from labkit.lessons.memory import give_back_memory
@@ -63,22 +63,10 @@ def qualities(models: Mapping[str, nn.Module], test: Sequence[Batch]) -> dict[st
                 ),
                 100,
             ),
-            distance(answers[first], logits),
+            100 * distance(answers[first], logits),
         )
         for name, logits in answers.items()
     }
-
-
-def distance(exact: Tensor, rounded: Tensor) -> float:
-    """Return the length of the difference in percent of the length of `exact`."""
-    exact, rounded = exact.detach().double(), rounded.detach().double()
-    return 100 * float((rounded - exact).norm() / exact.norm())
-
-
-def decibels(exact: Tensor, rounded: Tensor) -> float:
-    """Return how loud `exact` is against what rounding added to it."""
-    share = distance(exact, rounded) / 100
-    return -20 * math.log10(share) if share else math.inf
 
 
 def channel_decibels(exact: Tensor, rounded: Tensor) -> float:
@@ -126,7 +114,7 @@ def clip_sweep(model: ConvNet, batch: Batch, bits: Iterable[int], shares: Iterab
             right = model(images).argmax(dim=1) == labels
         finally:
             hook.remove()
-        return distance(values, rounded), 100 * float(right.float().mean())
+        return 100 * distance(values, rounded), 100 * float(right.float().mean())
 
     sweep: Sweep = {}
     for number in bits:

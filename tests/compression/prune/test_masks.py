@@ -1,7 +1,5 @@
 """Unstructured and 2:4 pruning: masks, schedules, bytes."""
 
-from itertools import pairwise
-
 import pytest
 import torch
 from support import pruning as support
@@ -11,14 +9,12 @@ from labkit import models
 from labkit.compression.prune import (
     apply_masks,
     compressed_bytes,
-    cubic_sparsity,
     magnitude_masks,
     masked,
     n_m_mask,
     n_m_masks,
     sparsity,
 )
-from labkit.training import train
 
 
 @pytest.mark.parametrize("together", [False, True])
@@ -59,50 +55,6 @@ def test_pruning_further_keeps_what_is_pruned() -> None:
         some = magnitude_masks(model, 0.4, together=together)
         more = magnitude_masks(masked(model, some), 0.7, together=together)
         assert not any((more[name] & ~some[name]).any() for name in some)
-
-
-@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
-def test_masked_weights_are_zero_in_every_forward_pass(kind: type[torch.optim.Optimizer]) -> None:
-    model, images = support.make("convnet", batch=8)
-    settings = {"momentum": 0.9} if kind is torch.optim.SGD else {}
-    optimizer = kind(model.parameters(), lr=0.01, **settings)
-    batches, seen = [(images, torch.arange(8))], []
-    # Momentum is full of gradients of weights that are masked only now.
-    list(train(model, batches, optimizer, epochs=3))
-    masks = magnitude_masks(model, 0.8)
-    apply_masks(model, masks)
-    model.register_forward_pre_hook(lambda module, _: seen.append(sparsity(module)))
-    before = support.snapshot(model)
-    losses = []
-    for step in train(model, batches, optimizer, epochs=12):
-        apply_masks(model, masks)
-        losses.append(step.loss)
-    assert min(seen) == pytest.approx(0.8, abs=0.005) and len(seen) == 12
-    assert losses[-1] < losses[0]
-    after = dict(model.named_parameters())
-    for name, mask in masks.items():
-        assert not after[name][~mask].any()
-        assert (after[name][mask] != before[name][mask]).any()
-
-
-def test_masks_that_are_not_applied_again_are_lost_to_momentum() -> None:
-    """Why `apply_masks` is called after each step: the plant that the test above would miss."""
-    model, images = support.make("convnet", batch=8)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    batches = [(images, torch.arange(8))]
-    list(train(model, batches, optimizer, epochs=3))
-    apply_masks(model, magnitude_masks(model, 0.8))
-    list(train(model, batches, optimizer))
-    assert sparsity(model) < 0.1
-
-
-def test_gradual_schedule_is_that_of_the_paper() -> None:
-    shares = [cubic_sparsity(t / 10, 0.9, 0.1) for t in range(11)]
-    assert shares[0] == pytest.approx(0.1) and shares[-1] == pytest.approx(0.9)
-    assert shares[5] == pytest.approx(0.9 - 0.8 / 8)
-    steps = [b - a for a, b in pairwise(shares)]
-    assert all(step > 0 for step in steps)
-    assert steps == sorted(steps, reverse=True)
 
 
 def test_zeros_make_the_file_smaller() -> None:
@@ -170,8 +122,6 @@ def test_refuses_bad_input() -> None:
     for share in (-0.1, 1.1, "half", True, float("nan")):
         with pytest.raises(ValueError, match="sparsity must be a number from 0 to 1, got"):
             magnitude_masks(model, share)
-    with pytest.raises(ValueError, match="progress must be"):
-        cubic_sparsity(1.5, 0.9)
     with pytest.raises(TypeError, match="model must be a torch.nn.Module"):
         magnitude_masks([model], 0.5)
     with pytest.raises(ValueError, match="no linear or convolution layer"):

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from support.quantizing import decibels, products, stored
+from support.quantizing import products, stored
 from torch import Tensor, nn
 
 from labkit import models
+from labkit.compression.agreement import decibels
 from labkit.compression.quantize.affine import grid_of, integer_linear
 from labkit.compression.quantize.dynamic import quantize_dynamic
 from labkit.compression.quantize.int8_model import Int8Model

@@ -5,11 +5,12 @@ import pickle
 
 import pytest
 import torch
-from support.quantizing import activations, decibels, pictures, products, stored, trained
+from support.quantizing import activations, pictures, products, stored, trained
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labkit import models
+from labkit.compression.agreement import decibels
 from labkit.compression.quantize import int8_model, lowering
 from labkit.compression.quantize.affine import grid, grid_of, integer_linear, to_integers
 from labkit.compression.quantize.int8_model import Int8Model

@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from support.quantizing import decibels, products
+from support.quantizing import products
 from torch import nn
 from torchvision.models import VisionTransformer, mobilenet_v3_small, resnet18
 
+from labkit.compression.agreement import decibels
 from labkit.compression.quantize.lowering import int8_kernels
 from labkit.compression.quantize.static import quantize_static
 

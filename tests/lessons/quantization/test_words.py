@@ -95,13 +95,6 @@ def test_what_a_scale_a_channel_is_worth(widths, phrase):
     assert phrase in said and "at 4 bits" in said
 
 
-def test_decibels_and_distance():
-    exact = torch.tensor([3.0, 4.0])
-    assert measure.distance(exact, exact + torch.tensor([0.0, 0.5])) == pytest.approx(10)
-    assert measure.decibels(exact, exact * 0.9) == pytest.approx(20)
-    assert measure.decibels(exact, exact) == math.inf
-
-
 # ---- quality
 
 
