@@ -233,7 +233,7 @@ class Race:
             on: "step time", "time to target", "peak memory" or the metric's name.
 
         Raises:
-            ValueError: no such arm or comparison, or nothing measured for it yet.
+            ValueError: no such arm or comparison.
         """
         if on == TIME_TO_TARGET.name and self.target is None:
             raise ValueError("this race has no target: give Race(..., target=0.9)")

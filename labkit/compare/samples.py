@@ -27,7 +27,7 @@ from labkit.compare.front import unbeaten
 from labkit.compare.intervals import Scores, bounded, mean_score, scaled, score_difference
 from labkit.compare.quantity import Quantity
 from labkit.compare.scores import ScoreBook
-from labkit.compare.verdict import Verdict
+from labkit.compare.verdict import NOTHING, Verdict
 from labkit.measure.statistics import Estimate, mean_interval
 from labkit.measure.timing import Timing
 from labkit.table import Table
@@ -204,14 +204,14 @@ class Samples:
     def verdict(self, arm: str, over: str | None = None, on: On = None) -> Verdict:
         """Return what may be claimed of `arm` compared with `over` (the baseline when left out).
 
+        Where nothing was measured, as in a race that was stopped at once, that is "too few".
+
         Raises:
-            ValueError: no such arm or quantity, or nothing measured for it yet.
+            ValueError: no such arm or quantity.
         """
         over = over or self.baseline
         estimate, quantity = self.against(arm, over, on), self.quantity(on)
-        if estimate is None:
-            raise ValueError(f"nothing measured yet for {quantity.name!r} of {arm!r} and {over!r}")
-        return Verdict(arm, over, quantity, estimate)
+        return Verdict(arm, over, quantity, NOTHING if estimate is None else estimate)
 
     def ratios(self, arm: str, over: str | None = None, on: On = None) -> list[float]:
         """Return the ratios behind a verdict, pair by pair in the order of the rounds.

@@ -228,7 +228,7 @@ class Tradeoff:
             on: "latency", "size" or the metric's name; the metric when left out.
 
         Raises:
-            ValueError: no such variant or comparison, or nothing measured for it yet.
+            ValueError: no such variant or comparison.
         """
         return self.samples.verdict(candidate, over, on or self.metric)
 
@@ -238,7 +238,7 @@ class Tradeoff:
         """Return whether `candidate` is cheaper and loses at most `allowed` of the metric.
 
         Raises:
-            ValueError: no such variant, nothing measured yet, or `allowed` is negative.
+            ValueError: no such variant, or `allowed` is negative.
         """
         if not allowed >= 0:
             of = f"{self.metric.difference_unit} of {self.metric.name}"

@@ -25,6 +25,8 @@ Call: TypeAlias = Literal["better", "worse", "no difference that matters", "can'
 CALLS: tuple[Call, ...] = ("better", "worse", "no difference that matters", "can't tell", "too few")
 
 MOST_DECIMALS = 9
+NOTHING = Estimate(math.nan, -math.inf, math.inf, 0)
+"""Of a comparison for which nothing was measured."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,8 @@ class Verdict:
             text = f"{value:.{count}f}" if ratio else f"{value:+.{count}f}"
             return text.replace("-", "+") if float(text) == 0 else text  # never "-0.00"
 
+        if e.n == 0:
+            return "nothing measured", "(n=0)"
         unit = "x" if ratio else f" {self.quantity.difference_unit}"
         interval = f"95 % {number(e.low)} to {number(e.high)}"
         if self.quantity.exact:

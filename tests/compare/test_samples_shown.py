@@ -162,8 +162,6 @@ def test_refuses_what_it_cannot_compare() -> None:
             ask("b", on="x")
     with pytest.raises(ValueError, match="'accuracy' is compared by differences"):
         samples.ratios("b", on="accuracy")
-    with pytest.raises(ValueError, match="nothing measured yet for 'step time' of 'b' and 'a'"):
-        Samples("ab", (STEP_TIME,)).verdict("b")
     with pytest.raises(ValueError, match=r"as many rounds for each arm, got \{'a': 1, 'b': 2\}"):
         Samples.of_timings({"a": [1.0], "b": [1.0, 2.0]}, STEP_TIME)
     for quantity, value in ((STEP_TIME, 0.0), (STEP_TIME, math.nan), (STEP_TIME, math.inf)):
