@@ -19,8 +19,8 @@ from typing import Any
 
 from benchmarks.rows import Row, not_installed
 from labkit import Race, Recipe, data, models
+from labkit.compare.race_watched import RaceFeed
 from labkit.measure.statistics import Estimate, median_interval, paired_ratio
-from labkit.widgets.race_feed import RaceFeed
 
 ROOT = Path(__file__).resolve().parent.parent
 CELLS = {

@@ -1,6 +1,10 @@
 """Fair comparison: races, tradeoffs, what may be said of them, and the scoreboard."""
 
-from labkit.compare import scoreboard
+from labkit.compare import (
+    race_watched,  # noqa: F401  (so that live() knows a Race, and a Tradeoff)
+    scoreboard,
+    tradeoff_watched,  # noqa: F401
+)
 from labkit.compare.quantity import (
     FORWARD_TIME,
     LATENCY,

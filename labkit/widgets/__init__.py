@@ -1,15 +1,9 @@
 """What moves in the lab's notebooks, and how its pictures look."""
 
 from labkit.watch import Feed, Panel, Point, Status, feed, watch
-from labkit.widgets import (  # noqa: F401  (they register)
-    race_feed,
-    ranks_feed,
-    tradeoff_feed,
-)
 from labkit.widgets.controls import Choice, Slider
 from labkit.widgets.knob import Knob, knob
 from labkit.widgets.live import LiveRun, live
-from labkit.widgets.scatter import tradeoff_figure
 from labkit.widgets.style import Picture, figure, label_axes, label_lines, line_style, picture, show
 
 __all__ = [
@@ -31,6 +25,5 @@ __all__ = [
     "live",
     "picture",
     "show",
-    "tradeoff_figure",
     "watch",
 ]

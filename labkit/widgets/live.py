@@ -175,9 +175,12 @@ class LiveRun:
             raise self.error
 
     def _work(self) -> None:
+        # Held over all the work: to change it for each unit would make torch build its kernels
+        # anew, at the cost of whoever comes first in a unit.
+        count = getattr(self._feed, "thread_count", 1)
         for part in (self._loop, self._end_processes, self._finish):
             try:
-                with threads(1):
+                with threads(count):
                     part()
             except KeyboardInterrupt:
                 self.state = "stopped"

@@ -12,12 +12,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from labkit.compare import LATENCY, Tradeoff
 from labkit.compare.front import unbeaten
-from labkit.measure import Estimate
 from labkit.watch import History, Panel
 from labkit.widgets import style
 
@@ -43,21 +40,6 @@ class Spot(NamedTuple):
     y: Triple
 
 
-def spots_of(tradeoff: Tradeoff) -> list[Spot]:
-    """Return a spot for each variant that has quality and latency."""
-    spots = []
-    for series, name in enumerate(tradeoff.variants):
-        latency = tradeoff.samples.value(name, LATENCY)
-        quality = tradeoff.samples.value(name, tradeoff.metric)
-        if latency is not None and quality is not None:
-            spots.append(Spot(series, name, _triple(latency), _triple(quality)))
-    return spots
-
-
-def _triple(estimate: Estimate) -> Triple:
-    return estimate.value, estimate.low, estimate.high
-
-
 def spots_in(history: History, index: int, panel: Panel) -> list[Spot]:
     """Return the spots of a panel: the last three rows of each series."""
     curves = [history.curve(index, series) for series in range(len(panel.series))]
@@ -66,25 +48,6 @@ def spots_in(history: History, index: int, panel: Panel) -> list[Spot]:
         for series, (x, y) in enumerate(curves)
         if len(x)
     ]
-
-
-def panel_of(tradeoff: Tradeoff) -> Panel:
-    """Return the axes that a tradeoff is drawn on."""
-    x_label = f"milliseconds a batch of {len(tradeoff.example)}"
-    names, metric = tuple(tradeoff.variants), tradeoff.metric
-    title = f"{metric.name[:1].upper()}{metric.name[1:]} against latency"
-    return Panel(title, f"{metric.name} ({metric.unit})", (x_label,), names, "scatter")
-
-
-def tradeoff_figure(tradeoff: Tradeoff) -> Figure:
-    """Return the picture of a tradeoff as it stands: what `live` leaves, without the table."""
-    fig = style.figure(9.2, 4.4)
-    axes, panel, spots = fig.subplots(), panel_of(tradeoff), spots_of(tradeoff)
-    style.label_axes(axes, panel.title, panel.x_labels[0], panel.y_label)
-    draw(axes, spots)
-    fig.draw_without_rendering()
-    label(axes, spots)
-    return fig
 
 
 def draw(axes: Axes, spots: Sequence[Spot]) -> None:

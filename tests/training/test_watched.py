@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from labkit import Recipe, data, models
-from labkit.training import Phases, watched
+from labkit.training import Phases, average_weights, watched
 from labkit.training.watched import WARMUP_STEPS, phases_table
 from labkit.watch import Point, feed
 from labkit.widgets import live
@@ -65,6 +65,18 @@ def test_a_training_that_goes_on_shows_what_is_left(recipe: Recipe) -> None:
     rest.wait()
     assert [step.index for step in rest.results] == list(range(4, 10))
     assert rest.picture is not None and "6 of 6 steps" in rest.picture.alt
+
+
+def test_what_is_done_between_steps_has_a_band_where_there_is_some(recipe: Recipe) -> None:
+    shown = feed(recipe.but(between=(average_weights(0.9),)).training())
+    while shown.advance():
+        pass
+    assert shown.panels[0].series == Phases._fields
+    points = band(list(shown.rows()), Phases._fields.index("between"))
+    steps = shown.results[WARMUP_STEPS:]
+    assert [point.y for point in points] == pytest.approx([1e3 * s.phases.between for s in steps])
+    assert min(point.y for point in points) > 0
+    assert "between" not in feed(recipe.training()).panels[0].series
 
 
 def test_the_table_has_medians_and_shares() -> None:

@@ -204,7 +204,9 @@ def test_a_new_run_stops_the_one_before() -> None:
     assert second.state == "finished"
 
 
-def test_work_has_one_thread_and_the_number_outside_comes_back() -> None:
+@pytest.mark.parametrize("count", [None, 1, 3])
+def test_work_has_its_threads_and_the_number_outside_comes_back(count: int | None) -> None:
+    """A race says how many it wants; what says nothing gets one."""
     seen = []
 
     class Counting(SyntheticFeed):
@@ -212,10 +214,13 @@ def test_work_has_one_thread_and_the_number_outside_comes_back() -> None:
             seen.append(torch.get_num_threads())
             return super().advance()
 
+    feed = Counting(rounds=3)
+    if count is not None:
+        feed.thread_count = count  # type: ignore[attr-defined]
     with threads(2):
-        live(Counting(rounds=3)).wait()
+        live(feed).wait()
         assert torch.get_num_threads() == 2
-    assert set(seen) == {1}
+    assert set(seen) == {count or 1}
 
 
 def test_messages_are_sent_as_if_by_the_cell_that_made_the_view(

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from labkit.distributed.collectives.ring import RingState, ring_steps
+from labkit.measure.running_average import running_averages
 from labkit.plan.messages import MessageCost, ring_bytes
 from labkit.widgets.charts import lines, name_rows, plain_ticks
-from labkit.widgets.smooth import smooth
 from labkit.widgets.style import (
     COLORS,
     GRID,
@@ -152,8 +152,10 @@ def losses(curves: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
         curves: {name: for each seed the loss of each step}.
     """
     fig = figure(9.2, 3.6)
-    means = {n: [fmean(values) for values in zip(*c, strict=True)] for n, c in curves.items()}
-    shown = {name: (range(1, len(mean) + 1), smooth(mean)) for name, mean in means.items()}
+    shown = {}
+    for name, seeds in curves.items():
+        means = [fmean(values) for values in zip(*seeds, strict=True)]
+        shown[name] = (range(1, len(means) + 1), running_averages(means))
     y_label = "cross-entropy, smoothed (nats)"
     lines(fig.subplots(), shown, "Training on compressed gradients", "step", y_label)
     return fig

@@ -5,9 +5,9 @@ from statistics import median
 
 from matplotlib.figure import Figure
 
+from labkit.measure.running_average import running_averages
 from labkit.training import Phases
 from labkit.widgets.charts import lines, note
-from labkit.widgets.smooth import smooth
 from labkit.widgets.style import INK, MUTED, figure, label_axes, label_lines, line_style
 
 
@@ -55,7 +55,7 @@ def resumed(whole: Sequence[float], continued: Mapping[str, Sequence[float]]) ->
     for name, losses in {"never killed": whole, **continued}.items():
         # What came before the kill is the same for all, so it is smoothed in.
         before = len(whole) - len(losses)
-        curve = smooth([*whole[:before], *losses])[before:]
+        curve = running_averages([*whole[:before], *losses])[before:]
         curves[name] = (range(before + 1, len(whole) + 1), curve)
     saved = len(whole) - max(map(len, continued.values()))
     axes.axvline(saved, color=MUTED, linewidth=1.2)

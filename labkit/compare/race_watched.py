@@ -1,4 +1,4 @@
-"""What a live view shows of a race: loss and metric of every arm, and the running speed.
+"""What there is to see of a race: loss and metric of every arm, and the running speed.
 
 The curves come from the race's records, not from its rounds, so a race that was loaded from a file,
 or stopped and continued, shows all it has. Seeds follow one another on the same axes, each as a
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from labkit.compare.race import Race
 from labkit.compare.record import Record
+from labkit.measure.running_average import RunningAverage
 from labkit.table import Table
 from labkit.watch import Feed, Panel, Point, Status, feed
-from labkit.widgets.smooth import Smooth
 
 X_LABELS = ("steps", "training seconds")
 LOSS, METRIC = 0, 1
@@ -22,13 +22,18 @@ POINTS = 400
 
 
 class RaceFeed:
-    """A race, one round a unit of work."""
+    """A race, one round a unit of work.
+
+    Attributes:
+        thread_count: of torch's threads that the race is run with.
+    """
 
     def __init__(self, race: Race) -> None:
         arms, metric = tuple(race.arms), race.metric
-        self.race = race
+        self.race, self.thread_count = race, race.thread_count
+        unit = f" ({metric.unit})" if metric.name == "loss" else ""  # of others nobody knows it
         self.panels = (
-            Panel("Training loss", "mean of a batch, smoothed", X_LABELS, arms),
+            Panel("Training loss", f"mean of a batch, smoothed{unit}", X_LABELS, arms),
             Panel(f"Test {metric.name}", f"{metric.name} ({metric.unit})", X_LABELS, arms),
         )
         self._read: dict[tuple[str, int], _Cursor] = {}
@@ -70,7 +75,7 @@ class _Cursor:
     def __init__(self, arm: int, number: int, stride: int, scale: float) -> None:
         self.arm, self.number, self.stride, self.scale = arm, number, stride, scale
         self.steps = self.evaluations = 0
-        self.seconds, self.average = 0.0, Smooth()
+        self.seconds, self.average = 0.0, RunningAverage()
 
     def new_points(self, record: Record) -> list[Point]:
         """Return the points that `record` has gained since the last call."""

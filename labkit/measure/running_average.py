@@ -1,4 +1,4 @@
-"""A curve of single batches' losses jumps about: show its running average instead.
+"""The loss of single batches jumps about: show its running average instead.
 
 As Adam does with its moments: an average that forgets, divided by the weight it has gathered so
 far, so that the first values count in full.
@@ -7,20 +7,20 @@ far, so that the first values count in full.
 import math
 from collections.abc import Iterable
 
-SMOOTHING = 0.9
-"""What is kept of the average at each new value."""
+KEPT = 0.9
+"""Of the average at each new value: the last ten count most."""
 
 
-class Smooth:
-    """A running average."""
+class RunningAverage:
+    """An average that forgets."""
 
     def __init__(self) -> None:
         self._average = self._weight = 0.0
 
     def add(self, value: float) -> float:
         """Take in a value and return the average."""
-        self._average = SMOOTHING * self._average + (1 - SMOOTHING) * value
-        self._weight = SMOOTHING * self._weight + (1 - SMOOTHING)
+        self._average = KEPT * self._average + (1 - KEPT) * value
+        self._weight = KEPT * self._weight + (1 - KEPT)
         return self.value
 
     @property
@@ -29,7 +29,7 @@ class Smooth:
         return self._average / self._weight if self._weight else math.nan
 
 
-def smooth(values: Iterable[float]) -> list[float]:
-    """Return the running average after each value."""
-    average = Smooth()
+def running_averages(values: Iterable[float]) -> list[float]:
+    """Return the average after each value."""
+    average = RunningAverage()
     return [average.add(value) for value in values]

@@ -1,11 +1,10 @@
-"""What a live view shows of a tradeoff: points that move, and their picture."""
+"""The picture of a scatter: points, their bars, the front, and names that hide nothing."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import random
-import time
 
 import numpy
 import pytest
@@ -14,12 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 from support.tradeoffs import Planted, done, made
 
-from labkit.compare import Tradeoff
+from labkit.compare import LATENCY, Tradeoff
 from labkit.table import Table
-from labkit.watch import History
-from labkit.widgets import Panel, Point, feed, live, style, tradeoff_figure
-from labkit.widgets.scatter import FRONT, RADIUS, Spot, draw, label, place, spots_in, spots_of
-from labkit.widgets.tradeoff_feed import TradeoffFeed
+from labkit.watch import History, feed
+from labkit.widgets import Panel, Point, style
+from labkit.widgets.scatter import FRONT, RADIUS, Spot, draw, label, place, spots_in
 from labkit.widgets.twin import as_text
 from labkit.widgets.twin import draw as draw_twin
 
@@ -33,68 +31,14 @@ def tradeoff() -> Tradeoff:
     return done(made(variants, size=25))
 
 
-def approximately(spots: list[Spot]) -> list[object]:
-    return [(s.series, s.name, pytest.approx(s.x), pytest.approx(s.y)) for s in spots]
-
-
-# -- the feed ------------------------------------------------------------------------------------
-
-
-def test_only_points_that_have_moved_are_sent() -> None:
-    source = feed(made(size=25))
-    assert isinstance(source, TradeoffFeed)
-    history, sizes = History(), []
-    while source.advance():
-        before = spots_of(source.tradeoff)
-        points = source.rows()
-        history.extend(points)
-        sizes.append(len(points))
-        assert spots_in(history, 0, source.panels[0]) == approximately(before)
-        assert source.rows() == []
-    assert sizes[:7] == [0, 0, 0, 0, 0, 0, 6]  # rounds, then the first answers of each
-    assert set(sizes[7:]) == {0, 6}  # a round moves both, and so do the answers of both
-
-
-def test_a_stopped_tradeoff_shows_all_its_points_again() -> None:
-    tradeoff = made(size=25)
-    for _ in itertools.islice(tradeoff, 9):
-        pass
-    assert len(TradeoffFeed(tradeoff).rows()) == 6
-
-
-def test_status_and_figures() -> None:
-    variants = {name: [Planted(range(9)), Planted(range(12))] for name in "ab"}
-    source = feed(made(variants, size=50))
-    assert source.table() is None
-    assert source.status().note == "Round 0 of 6, 0 of 2 test batches of 2 seeds."
-    while source.advance():
-        pass
-    status, table = source.status(), source.table()
-    assert (status.progress, status.minutes_left) == (1, 0)
-    assert status.note == "Round 6 of 6, 2 of 2 test batches of 2 seeds."
-    assert table is not None and table.headers[:2] == ("arm", "accuracy, %")
-    assert table.rows[0][1:3] == ("89.50", "0 (baseline)")
-    assert table.rows[1][2].startswith("+0.00 (-2.59 to +2.59)")  # two seeds know no better
-
-
-def test_a_live_run_can_be_stopped_and_continued() -> None:
-    tradeoff = made({"base": Planted((3,), 0.01), "small": Planted((3, 4), 0.01)}, rounds=30)
-    run = live(tradeoff)
-    deadline = time.monotonic() + 20
-    while len(run.view.rows) < 6:
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
-    run.stop()
-    run.wait()
-    assert run.state == "stopped" and 0 < tradeoff.progress < 1
-    run = live(tradeoff)
-    run.wait()
-    assert run.state == "finished" and run.picture is not None
-    assert run.picture.alt.startswith("Finished. Round 30 of 30, 4 of 4 test batches.\narm")
-    assert "small" in run.picture.alt
-
-
-# -- the picture ---------------------------------------------------------------------------------
+def spots_of(tradeoff: Tradeoff) -> list[Spot]:
+    spots = []
+    for series, name in enumerate(tradeoff.variants):
+        x = tradeoff.samples.value(name, LATENCY)
+        y = tradeoff.samples.value(name, tradeoff.metric)
+        assert x is not None and y is not None
+        spots.append(Spot(series, name, (x.value, x.low, x.high), (y.value, y.low, y.high)))
+    return spots
 
 
 def names_of(axes: Axes) -> dict[str, Annotation]:
@@ -106,7 +50,7 @@ def names_of(axes: Axes) -> dict[str, Annotation]:
 
 
 def test_points_bars_front_and_names_are_where_they_belong(tradeoff: Tradeoff) -> None:
-    (axes,) = tradeoff_figure(tradeoff).get_axes()
+    _, axes = picture_of(spots_of(tradeoff))
     samples = tradeoff.samples
     points = {n: (samples.value(n, "latency"), samples.value(n, "accuracy")) for n in samples.arms}
     marks = [line for line in axes.lines if line.get_marker() not in ("None", None)]
@@ -189,16 +133,21 @@ def test_without_an_interval_there_is_no_bar() -> None:
     assert numpy.isfinite(axes.get_xlim()).all()
 
 
+def test_spots_are_the_last_three_rows_of_a_series() -> None:
+    history, panel = History(), Panel("T", "y", ("x",), ("a", "b"), "scatter")
+    history.extend([Point(0, 1, 9, 9)] * 3)
+    history.extend([Point(0, 1, 2, 90), Point(0, 1, 1, 80), Point(0, 1, 3, 95)])
+    assert spots_in(history, 0, panel) == [Spot(1, "b", (2, 1, 3), (90, 80, 95))]
+
+
 def test_the_twin_has_the_picture_of_the_tradeoff(tradeoff: Tradeoff) -> None:
-    source, history = TradeoffFeed(tradeoff), History()
+    source, history = feed(tradeoff), History()
     history.extend([Point(0, 0, 99.0, 1.0)] * 3)  # where a point was before
     history.extend(source.rows())
     twin = draw_twin(source.panels, history, source.table(), "Finished.")
-    (expected,), (axes,) = tradeoff_figure(tradeoff).get_axes(), twin.get_axes()
-    assert (axes.get_title("left"), axes.get_xlabel()) == (
-        expected.get_title("left"),
-        "milliseconds a batch of 8",
-    )
+    (_, expected), (axes,) = picture_of(spots_of(tradeoff)), twin.get_axes()
+    assert axes.get_title("left") == "Accuracy against latency"
+    assert axes.get_xlabel() == "milliseconds a batch of 8"
     for line, other in zip(axes.lines, expected.lines, strict=True):
         numpy.testing.assert_allclose(line.get_xydata(), other.get_xydata(), rtol=0.02)
     assert set(names_of(axes)) == set(names_of(expected))

@@ -8,9 +8,11 @@ import numpy
 import pytest
 
 from labkit import Race, Recipe, data, models
-from labkit.widgets import Point, feed, live
-from labkit.widgets.race_feed import LOSS, METRIC, RaceFeed
-from labkit.widgets.smooth import SMOOTHING
+from labkit.compare.race_watched import LOSS, METRIC, RaceFeed
+from labkit.measure.running_average import KEPT
+from labkit.training import Task, classify, next_token
+from labkit.watch import Point, feed
+from labkit.widgets import live
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def test_a_race_shows_every_step_and_every_evaluation(race: Race) -> None:
         assert [p.x for p in losses] == [*range(1, 9), 0, *range(1, 9)]
         assert math.isnan(losses[8].y)  # the seeds are not joined
         numpy.testing.assert_allclose([p.x2 for p in losses[:8]], records[0].elapsed)
-        weights = numpy.array([SMOOTHING ** (7 - i) for i in range(8)])
+        weights = numpy.array([KEPT ** (7 - i) for i in range(8)])
         smooth = (weights * records[1].losses).sum() / weights.sum()
         assert losses[-1].y == pytest.approx(smooth)
         correct = [p for p in curve(points, METRIC, arm) if not math.isnan(p.y)]
@@ -64,6 +66,20 @@ def test_the_running_table_agrees_with_the_races_own(race: Race) -> None:
             assert whole == short or whole.startswith(f"{short} (")  # without its interval
     status = shown.status()
     assert status.progress == 1 and status.note == "Seed 2 of 2, round 8 of 8."
+
+
+@pytest.mark.parametrize(
+    ("task", "labels"),
+    [
+        (classify(), ["mean of a batch, smoothed", "accuracy (%)"]),
+        (next_token(), ["mean of a batch, smoothed (nats)", "loss (nats)"]),
+    ],
+)
+def test_labels_are_those_of_the_task(recipe: Recipe, task: Task, labels: list[str]) -> None:
+    one = recipe.but(task=task)
+    loss, metric = RaceFeed(Race({"a": one, "b": one})).panels
+    assert [loss.y_label, metric.y_label] == labels
+    assert (loss.title, metric.title) == ("Training loss", f"Test {task.metric.name}")
 
 
 def test_a_race_that_goes_on_shows_what_it_had(race: Race) -> None:

@@ -1,4 +1,4 @@
-"""What a live view shows of many processes: the loss of every rank, and a lane for each of them.
+"""What there is to see of many processes: the loss of every rank, and a lane for each of them.
 
 A lane is the time of a step, cut into computing and waiting for the others. All lanes have one
 scale, so a look tells whether the work is shared fairly: in a collective everybody waits for the
@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from statistics import median
 
 from labkit.compare.record import WARMUP_ROUNDS
-from labkit.distributed import Ranks, RankStep
+from labkit.distributed.launcher.launch import Ranks
+from labkit.distributed.launcher.world import RankStep
+from labkit.measure.running_average import RunningAverage
 from labkit.table import Table
 from labkit.watch import Panel, Point, Status, feed
-from labkit.widgets.smooth import Smooth
 
 LOSS = 0
 """Number of the panel with the loss; the lanes follow it."""
@@ -92,7 +93,7 @@ class _Lane:
     def __init__(self, rank: int) -> None:
         self.rank, self.step, self.steps, self.bytes_sent = rank, 0, 0, 0
         self.parts: list[tuple[float, float]] = []  # seconds of a step: computing, waiting
-        self._loss = Smooth()
+        self._loss = RunningAverage()
         self._reports, self._skip = 0, True
         self._block: list[tuple[float, float]] = []
         self._new: list[Point] = []

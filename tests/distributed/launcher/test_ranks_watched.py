@@ -12,10 +12,10 @@ import pytest
 
 from labkit.compare.record import WARMUP_ROUNDS
 from labkit.distributed import RankError, Ranks, RankStep, tell
+from labkit.distributed.launcher.ranks_watched import FEWEST, MOST, POINTS, RanksFeed
+from labkit.measure.running_average import KEPT
 from labkit.watch import History, ProcessFeed
 from labkit.widgets import LiveRun, Point, feed, live
-from labkit.widgets.ranks_feed import FEWEST, MOST, POINTS, RanksFeed
-from labkit.widgets.smooth import SMOOTHING
 from labkit.widgets.twin import draw
 
 pytestmark = pytest.mark.timeout(60)
@@ -85,7 +85,7 @@ def test_a_lane_is_computing_and_waiting_without_the_first_steps() -> None:
 def test_the_loss_is_smoothed() -> None:
     losses = [math.exp(-step) for step in range(10)]
     _, points = shown(1, [told(0, step, 10, loss=loss) for step, loss in enumerate(losses)])
-    weights = [SMOOTHING ** (9 - step) for step in range(10)]
+    weights = [KEPT ** (9 - step) for step in range(10)]
     expected = sum(w * y for w, y in zip(weights, losses, strict=True)) / sum(weights)
     line = curve(points, 0, 0)
     assert line[0] == (1, 1.0) and line[-1] == (10, pytest.approx(expected))
