@@ -3,10 +3,11 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import isfinite
+from gettext import gettext as _
 from typing import Any, TypeVar
 
-from labkit.compare import Race, Tradeoff, scoreboard
+from labkit.compare import Quantity, Race, Tradeoff, Verdict, scoreboard
+from labkit.compare.guess import Fate, fate_of
 from labkit.facts import Facts, machine_facts, threads
 from labkit.lessons import minutes
 from labkit.lessons.memory import give_back_memory
@@ -86,6 +87,18 @@ def open_lesson(number: str, profile: str | None) -> Lesson:
     return Lesson(number, chosen, facts, seconds)
 
 
+SHARE = Quantity("share", "%", "difference", "more", "less", margin=1.0, difference_unit="points")
+"""Of shares that a reader predicts: who is within a point was right."""
+RATIO = Quantity("ratio", "x")
+FATES: dict[Fate, str] = {
+    "right": _("As good as right: the difference is below {margin}."),
+    "too low": _("You were {off} too low."),
+    "too high": _("You were {off} too high."),
+    "can't tell": _("You may well be right: this measurement can't tell the two apart."),
+    "too few": _("Measured too few times to judge your number."),
+}
+
+
 @dataclass(frozen=True)
 class Prediction:
     """A number that the reader committed to before measuring."""
@@ -93,21 +106,33 @@ class Prediction:
     value: float
     unit: str = "x"
 
-    def against(self, measured: Estimate) -> Prose:
-        """Return how the prediction compares with what was measured."""
-        said = (
-            f"You predicted {self.value:.3g}{self.unit}; measured: {measured.value:.3g}{self.unit}"
-        )
-        if isfinite(measured.high):
-            said += f" (95 % {measured.low:.3g} to {measured.high:.3g})"
-        if measured.low <= self.value <= measured.high and isfinite(measured.high):
-            return Prose(f"{said}. Your number lies within the interval.")
-        if self.unit.strip() == "%":  # such a figure may well be 0
-            off = f"{abs(self.value - measured.value):.0f} points"
+    def against(self, measured: Verdict | Estimate) -> Prose:
+        """Return how the prediction compares with what was measured.
+
+        Args:
+            measured: a verdict, whose margin then counts; or an estimate in the prediction's unit.
+        """
+        unit, verdict = self.unit, measured
+        if isinstance(verdict, Estimate):
+            shown = f"{verdict:.3gx}" if unit == "x" else f"{verdict:.3g}{unit}"
+            verdict = Verdict("", "", RATIO if unit == "x" else SHARE, verdict)
         else:
-            off = f"{abs(self.value / measured.value - 1):.0%}"
-        side = "high" if self.value > measured.value else "low"
-        return Prose(f"{said}. You were {off} too {side}.")
+            shown = verdict.figures
+            unit = (
+                "x" if verdict.quantity.kind == "ratio" else f" {verdict.quantity.difference_unit}"
+            )
+        said = _("You predicted {value:.3g}{unit}; measured: {shown}.")
+        told = FATES[fate_of(self.value, verdict)].format(
+            off=self._off(verdict), margin=verdict.quantity.margin_words
+        )
+        return Prose(f"{said.format(value=self.value, unit=unit, shown=shown)} {told}")
+
+    def _off(self, verdict: Verdict) -> str:
+        """Return how far the prediction is off, whichever way."""
+        found, quantity = verdict.estimate.value, verdict.quantity
+        if quantity.kind == "ratio":
+            return f"{abs(self.value / found - 1):.0%}"
+        return f"{abs(self.value - found):.{verdict.decimals - 1}f} {quantity.difference_unit}"
 
 
 def predict(value: float, unit: str = "x") -> Prediction:

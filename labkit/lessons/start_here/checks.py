@@ -1,8 +1,8 @@
 """The exercises of notebook 00."""
 
-from labkit.compare import Race
+from labkit.compare import STEP_TIME, Race, Verdict
 from labkit.lessons.check import exercise, wrong_number
-from labkit.measure import Ceiling
+from labkit.measure import Ceiling, Estimate
 
 
 @exercise(
@@ -17,22 +17,34 @@ def next_pixel(answer: object) -> str | None:
     return wrong_number(answer, 16, 0, too_far, {1: "That is the next channel of the same pixel."})
 
 
-VERDICTS = ("faster", "can't tell", "slower")
+INTERVALS = ((1.08, 1.21), (0.97, 1.04), (0.55, 0.61), (0.995, 1.006), (1.01, 1.06))
+WORDS = {
+    "faster": "better",
+    "slower": "worse",
+    "slower here": "worse",
+    "no difference that matters": "no difference that matters",
+    "no difference": "no difference that matters",
+    "can't tell": "can't tell",
+    "cannot tell": "can't tell",
+}
 
 
 @exercise(
-    hint="Look where 1 lies: below the interval, within it, or above it.",
-    praise="Only an interval that keeps clear of 1 is a verdict.",
+    hint="The margin of 2 % makes two edges, at 0.98 and 1.02. Is the whole interval above, below "
+    "or between them, or does it reach across one?",
+    praise="What decides is the whole interval and the margin, never the single number.",
 )
-def three_verdicts(answer: object) -> str | None:
-    """Check the words for 1.08 to 1.21, 0.97 to 1.04 and 0.55 to 0.61."""
-    if not isinstance(answer, list | tuple) or len(answer) != 3:
-        return "A list of three words is wanted."
-    for number, (word, right) in enumerate(zip(answer, VERDICTS, strict=True), start=1):
-        if word not in VERDICTS:
-            return f"{word!r} is none of {', '.join(VERDICTS)}."
-        if word != right:
-            return f"Look at interval {number} again: on which side of 1 does it lie?"
+def five_verdicts(answer: object) -> str | None:
+    """Check the words for the five intervals, as `Verdict` decides them."""
+    if not isinstance(answer, list | tuple) or len(answer) != len(INTERVALS):
+        return f"A list of {len(INTERVALS)} words is wanted."
+    for number, (word, (low, high)) in enumerate(zip(answer, INTERVALS, strict=True), start=1):
+        plain = word.strip().lower().replace("’", "'") if isinstance(word, str) else word
+        if plain not in WORDS:
+            return f"{word!r} is none of the lab's words: {', '.join(WORDS)}."
+        verdict = Verdict("candidate", "baseline", STEP_TIME, Estimate(1.0, low, high, 99))
+        if WORDS[plain] != verdict.call:
+            return f"Look at interval {number} again: where do the two edges of the margin lie?"
     return None
 
 
@@ -49,21 +61,22 @@ def ridge_point(answer: object, roof: Ceiling) -> str | None:
 
 
 @exercise(
-    hint='`base.but(batch_size=256)` differs in one thing. Put both into `Race({"128": ..., '
-    '"256": ...})`.',
-    praise="One field differs, so whatever the race finds is the batch size's doing.",
+    hint='`base.but(precision="bf16")` differs in one thing. Put both into a race: '
+    '`Race({"fp32": ..., "bf16": ...})`.',
+    praise="One field differs and a step does the same work, so what the race finds is the number "
+    "format's doing.",
 )
 def fair_race(answer: object) -> str | None:
-    """Check that the answer is a race of batch size 128 against 256 and nothing else."""
+    """Check that the answer is a race of fp32 against bf16 that differs in nothing else."""
     if not isinstance(answer, Race):
         return f"A Race is wanted, not {type(answer).__name__}."
     if len(answer.arms) != 2:
         return f"Two arms are wanted, this race has {len(answer.arms)}."
     one, other = answer.arms.values()
     differences = one.differences(other)
-    if differences != ("batch_size",):
+    if differences != ("precision",):
         found = ", ".join(differences) or "nothing"
-        return f"The arms must differ in batch_size alone; they differ in: {found}."
-    if {one.batch_size, other.batch_size} != {128, 256}:
-        return f"Batch sizes 128 and 256 are wanted, not {one.batch_size} and {other.batch_size}."
+        return f"The arms must differ in precision alone; they differ in: {found}."
+    if {one.precision, other.precision} != {"fp32", "bf16"}:
+        return f"fp32 and bf16 are wanted, not {one.precision} and {other.precision}."
     return None

@@ -1,6 +1,6 @@
 """The exercises of notebook 01."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import pairwise
 
 from labkit.lessons.check import exercise, wrong_number
@@ -77,12 +77,13 @@ NOT_NEEDED = {
 )
 def checkpoint_parts(answer: object) -> str | None:
     """Check the names of what a checkpoint must hold."""
-    if not isinstance(answer, set | frozenset | list | tuple):
+    if isinstance(answer, str) or not isinstance(answer, Collection):
         return 'A set of names is wanted, such as {"weights", "gradients"}.'
-    for name in answer:
+    names = [name.strip().lower() if isinstance(name, str) else name for name in answer]
+    for name in names:
         if not isinstance(name, str) or name not in NEEDED | NOT_NEEDED:
             return f"{name!r} is none of {', '.join(NEEDED | NOT_NEEDED)}."
         if name in NOT_NEEDED:
             return NOT_NEEDED[name]
-    missing = [reason for name, reason in NEEDED.items() if name not in answer]
+    missing = [reason for name, reason in NEEDED.items() if name not in names]
     return f"{len(missing)} missing. {missing[0]}" if missing else None

@@ -1,10 +1,27 @@
-"""What notebook 01 measures: each part's share of a step, and the parts by batch size."""
+"""What notebook 01 measures: the parts of a step, for one batch size and for two in turn."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import islice
 
-from labkit.training import Phases, Recipe, Step
+from labkit.measure import interleave
+from labkit.training import Phases, Recipe, Step, Training
 
 PARTS = Phases._fields[:4]
+WARMUP = 3
+FEWEST = 12
+"""Steps that are measured at least, also when the live view was stopped at once."""
+
+
+def phases_of(seen: Sequence[Step], training: Training) -> list[Phases]:
+    """Return the parts of the steps that were seen, without the first ones, which build kernels.
+
+    Args:
+        seen: the steps of `training` so far; if they are too few, it goes on.
+        training: timed.
+    """
+    more = islice(training, max(0, FEWEST - len(seen)))
+    return [step.phases for step in (*seen, *more)][WARMUP:]
 
 
 def shares(phases: Sequence[Phases]) -> dict[str, float]:
@@ -14,7 +31,7 @@ def shares(phases: Sequence[Phases]) -> dict[str, float]:
         ValueError: no step was measured.
     """
     if not phases:
-        raise ValueError("phases is empty: run the live view again and let it do a few steps")
+        raise ValueError("phases is empty: no step was measured")
     whole = sum(map(sum, phases))
     return {part: sum(getattr(step, part) for step in phases) / whole for part in PARTS}
 
@@ -22,15 +39,23 @@ def shares(phases: Sequence[Phases]) -> dict[str, float]:
 def phases_by_batch(
     recipe: Recipe, sizes: Iterable[int], rounds: int, warmup: int = 2
 ) -> dict[int, list[Phases]]:
-    """Return {batch size: phases of each step}; the sizes take turns, a step a round."""
-    total = warmup + rounds
-    running: dict[int, Iterator[Step]] = {
-        size: iter(recipe.but(batch_size=size, steps=total).training(timed=True)) for size in sizes
+    """Return {batch size: phases of each step}; the sizes take turns, a step a round.
+
+    Args:
+        recipe: of the training; its batch size is replaced.
+        sizes: different numbers of images a step.
+        rounds: steps of each size.
+        warmup: steps of each before those.
+    """
+    taken: dict[int, list[Phases]] = {size: [] for size in sizes}
+    steps = {
+        size: iter(recipe.but(batch_size=size, steps=warmup + rounds).training(timed=True))
+        for size in taken
     }
-    taken: dict[int, list[Phases]] = {size: [] for size in running}
-    for number in range(total):
-        for size, steps in running.items():
-            phases = next(steps).phases
-            if number >= warmup:
-                taken[size].append(phases)
-    return taken
+
+    def step(size: int) -> None:
+        taken[size].append(next(steps[size]).phases)
+
+    one_step = {str(size): partial(step, size) for size in taken}
+    interleave(one_step, rounds=rounds, warmup=warmup, device=recipe.device)
+    return {size: phases[warmup:] for size, phases in taken.items()}

@@ -2,15 +2,41 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from gettext import gettext as _
 from statistics import median
 
 from labkit import units
-from labkit.compare import Quantity, Race, Samples, Verdict
+from labkit.compare import FORWARD_TIME, PEAK_MEMORY, Quantity, Race, Samples
 from labkit.lessons.lesson import Prediction
-from labkit.lessons.prose import Prose, three_calls
+from labkit.lessons.prose import Prose
+from labkit.lessons.reading import Sentences, read, read_all, sentence
 from labkit.lessons.training_loop.measure import shares
 from labkit.measure import Timing, median_interval
 from labkit.training import Phases
+
+# -- where a step's time goes ----------------------------------------------------------------
+
+TIME_PER_OPERATION = Quantity.time("time for as many operations", margin=0.1)
+SHARES = _("**Of the time of a step: {listed}.** The largest part is {largest}: look there first.")
+COUNT = Sentences(
+    better=_(
+        "The backward pass takes {times:.2f}x the time of the forward pass, and {counted:.2f}x the "
+        "operations. So an operation takes less time there, and the count does not say why."
+    ),
+    worse=_(
+        "The backward pass takes {times:.2f}x the time of the forward pass, and only "
+        "{counted:.2f}x the operations. So an operation takes longer there, and the count does not "
+        "say why."
+    ),
+    same=_(
+        "The backward pass takes {times:.2f}x the time of the forward pass, and {counted:.2f}x the "
+        "operations: to within {margin}, the count explains the time."
+    ),
+    unsure=_(
+        "The backward pass takes about {times:.2f}x the time of the forward pass, and "
+        "{counted:.2f}x the operations. These steps can't tell whether the count explains the time."
+    ),
+)
 
 
 def read_phases(phases: Sequence[Phases], counted: float, guess: Prediction) -> Prose:
@@ -22,24 +48,37 @@ def read_phases(phases: Sequence[Phases], counted: float, guess: Prediction) -> 
         guess: the backward pass's share in percent.
     """
     part = shares(phases)
-    measured = median_interval([step.backward / step.forward for step in phases])
-    percent = median_interval([100 * step.backward / sum(step) for step in phases])
-    largest = max(part, key=lambda name: part[name])
-    if measured.value < 0.9 * counted:
-        gap = (
-            "The time grows less than the count: normalizing, activations and calling each layer "
-            "take time too, hold no product of matrices, and need not double."
-        )
-    elif measured.value > 1.1 * counted:
-        gap = "The backward pass is slower than its count: it does fewer operations a second."
-    else:
-        gap = "The count explains the time."
     listed = ", ".join(f"{name} {share:.0%}" for name, share in part.items())
-    return Prose(
-        f"**Of the time of a step: {listed}.** The largest part is {largest}: look there first."
-        f"\n\nThe backward pass takes {measured:.2fx} the time of the forward pass, and "
-        f"{counted:.2f}x the operations. {gap}\n\n{guess.against(percent)}"
-    )
+    seconds = {
+        "forward pass": [step.forward for step in phases],
+        "backward pass": [step.backward / counted for step in phases],
+    }
+    verdict = Samples.of_timings(seconds, TIME_PER_OPERATION).verdict("backward pass")
+    percent = median_interval([100 * step.backward / sum(step) for step in phases])
+    first = SHARES.format(listed=listed, largest=max(part, key=lambda name: part[name]))
+    times = counted / verdict.estimate.value
+    said = sentence(verdict, COUNT, times=times, counted=counted)
+    return Prose(f"{first}\n\n{said}\n\n{guess.against(percent)}")
+
+
+# -- the race of two optimizers --------------------------------------------------------------
+
+WORK = _(
+    "The optimizer took {share:.1%} of the SGD step. Twice that work would give {twice:.3f}x; the "
+    "ratio above means {factor:.1f} ({low:.1f} to {high:.1f}) times that work."
+)
+OPTIMIZER_TIME = Sentences(
+    better=_("{work} The whole step is shorter, so AdamW's part can't be the longer one."),
+    worse=_("{work} The whole step is longer, but by much less than that part."),
+    same=_("{work} The whole step hides it: a small part may grow a lot and stay small."),
+    unsure=_("{work} That is too wide to say whether the whole step got longer."),
+)
+OPTIMIZER_RESULT = Sentences(
+    better=_("AdamW learned more in as many steps. That may well be worth a longer step."),
+    worse=_("AdamW learned less in as many steps. Judge it by that first."),
+    same=_("Both learned as much in as many steps: the time of a step decides."),
+    unsure=_("Neither has the edge: these few steps and seeds can't tell."),
+)
 
 
 def read_race(race: Race, optimizer_share: float, guess: Prediction) -> Prose:
@@ -52,90 +91,133 @@ def read_race(race: Race, optimizer_share: float, guess: Prediction) -> Prose:
     """
     verdict = race.verdict("AdamW")
     ratio = verdict.estimate
-    # 1 / ratio = (1 - share) + factor * share, solved for the factor.
     factor, low, high = (
-        max(0.0, 1 + (1 / r - 1) / optimizer_share) if r > 0 else math.inf
-        for r in (ratio.value, ratio.high, ratio.low)
+        times_the_work(r, optimizer_share) for r in (ratio.value, ratio.high, ratio.low)
     )
-    between = f" ({low:.1f} to {high:.1f})" if math.isfinite(ratio.high) else ""
-    time = {
-        "better": "AdamW's step is shorter here, so its part cannot be the dearer one.",
-        "worse": "The step is longer, but see by how little for the change in that part.",
-        "can't tell": "The whole step hides the change: a small part, doubled, stays small.",
-    }[three_calls(verdict)]
-    accuracy = race.verdict("AdamW", on="accuracy")
-    meaning = {
-        "better": "That is worth more than the time of its step.",
-        "worse": "So its step has to be judged by that first.",
-        "can't tell": "Neither has the edge after these few steps and seeds.",
-    }[three_calls(accuracy)]
-    return Prose(
-        f"**{verdict}**\n\nThe optimizer took {optimizer_share:.1%} of the SGD step. Twice that "
-        f"work would give {1 / (1 + optimizer_share):.3f}x; the ratio above means about "
-        f"{factor:.1f}{between} times that work. {time}\n\n**{accuracy}.** {meaning}\n\n"
-        f"{guess.against(ratio)}"
-    )
+    twice = 1 / (1 + optimizer_share)
+    work = WORK.format(share=optimizer_share, twice=twice, factor=factor, low=low, high=high)
+    result = race.verdict("AdamW", on="accuracy")
+    time = read(verdict, OPTIMIZER_TIME, guess, work=work)
+    return Prose(f"{time}\n\n{read(result, OPTIMIZER_RESULT)}")
+
+
+def times_the_work(ratio: float, share: float) -> float:
+    """Return how many times longer a part takes if the whole is `ratio` times as fast for it.
+
+    Amdahl's law, 1 / ratio = (1 - share) + factor * share, solved for the factor.
+    """
+    return max(0.0, 1 + (1 / ratio - 1) / share) if ratio else math.inf
+
+
+# -- batch size ------------------------------------------------------------------------------
+
+IMAGE_TIME = Quantity.time("time of an image")
+BATCHES = Sentences(
+    better=_(
+        "Images a second: {rates}. That fits a fixed cost of {fixed} a step: {of_small:.0%} of a "
+        "step of {small} images, {of_large:.0%} of one of {large}."
+    ),
+    worse=_(
+        "Images a second: {rates}. An image takes longer in the larger batch, so no fixed cost "
+        "shows; something else grows."
+    ),
+    same=_(
+        "Images a second: {rates}. To within {margin} an image takes as long in both, so no fixed "
+        "cost shows between these two sizes."
+    ),
+    unsure=_("Images a second: {rates}. These few steps can't tell the two sizes apart."),
+    few=_("Images a second: {rates}. Those are too few steps to compare the two sizes."),
+)
 
 
 def read_batches(taken: Mapping[int, Sequence[Phases]]) -> str:
-    """Return the sentence under the knob: images a second, and the fixed cost of a step."""
-    seconds = {size: median(map(sum, phases)) for size, phases in sorted(taken.items())}
+    """Return the sentence under the knob: images a second, and the fixed cost of a step.
+
+    Args:
+        taken: {images a step: parts of each step}, of two sizes.
+    """
+    seconds = {size: [sum(step) for step in phases] for size, phases in sorted(taken.items())}
     small, large = seconds
+    an_image = {f"{size} a step": [s / size for s in each] for size, each in seconds.items()}
+    verdict = Samples.of_timings(an_image, IMAGE_TIME).verdict(f"{large} a step")
+    step = {size: median(each) for size, each in seconds.items()}
     # Two points make a line: seconds = fixed + size * each.
-    each = (seconds[large] - seconds[small]) / (large - small)
-    fixed = seconds[small] - small * each
-    rates = " and ".join(f"{size / s:,.0f} with {size}" for size, s in seconds.items())
-    if fixed <= 0:
-        return f"Images a second: {rates}. Between these two sizes no fixed cost shows."
-    return (
-        f"Images a second: {rates}. That fits a fixed cost of {units.duration(fixed)} a step: "
-        f"{fixed / seconds[small]:.0%} of a step of {small} images, "
-        f"{fixed / seconds[large]:.0%} of one of {large}."
+    each = (step[large] - step[small]) / (large - small)
+    fixed = step[small] - small * each
+    return sentence(
+        verdict,
+        BATCHES,
+        rates=" and ".join(f"{size / s:,.0f} with {size}" for size, s in step.items()),
+        fixed=units.duration(fixed),
+        of_small=fixed / step[small],
+        of_large=fixed / step[large],
+        small=small,
+        large=large,
     )
 
 
-def read_modes(times: Mapping[str, Timing], peaks: Mapping[str, int]) -> Prose:
-    """Return a table of the gradient modes, the first being the one with gradients recorded."""
-    first, *others = times
-    taken = {name: units.duration(timing.median) for name, timing in times.items()}
-    peak = {name: units.size(bytes, binary=True) for name, bytes in peaks.items()}
-    rows = [f"| {first} | {taken[first]} | 1 | {peak[first]} |"]
-    verdicts = {name: _verdict(times, name, first, "forward time") for name in others}
-    for name, verdict in verdicts.items():
-        rows.append(f"| {name} | {taken[name]} | {verdict.estimate:.2fx} | {peak[name]} |")
-    smallest = min(peaks[name] for name in others)
-    if peaks[first] > 1.05 * smallest:
-        memory = (
-            f"Recording needs {peaks[first] / smallest:.1f} times the memory: it keeps every "
-            "layer's input until the backward pass. Without it each is freed at once."
-        )
-    else:
-        memory = "Recording keeps no memory that shows here."
-    faster = [name for name, verdict in verdicts.items() if verdict.call == "better"]
-    if faster:
-        time = f"Faster here: {' and '.join(faster)}."
-    else:
-        time = "Neither is faster here beyond doubt: the gain is memory."
-    head = "| gradients | forward pass | speed (95 %) | peak memory |\n|---|---|---|---|\n"
-    return Prose(head + "\n".join(rows) + f"\n\n**{time}** {memory}")
+# -- what recording and reading cost ---------------------------------------------------------
+
+MODES_TIME = Sentences(
+    better=_("faster here than recording."),
+    worse=_("slower here than recording, which nobody would expect: run the cell again."),
+    same=_("as fast here as recording."),
+    unsure=_("can't be told from recording by its time."),
+)
+MODES_MEMORY = Sentences(
+    better=_(
+        "Recording needs {value:.1f} times the memory: it keeps the input of every layer until the "
+        "backward pass. Without it each is freed at once."
+    ),
+    worse=_("Recording keeps no memory that shows here."),
+    same=_("Recording keeps no memory that shows here."),
+)
+READING = Sentences(
+    better=_("Reading can't make a step shorter. Something else did: run the cell again. {why}"),
+    worse=_("Here reading has its price. {why}"),
+    same=_("Reading the loss costs nothing that matters here. {why}"),
+)
+ON_A_CPU = _(
+    "A CPU has computed the number before the next line runs: reading it is a look into memory."
+)
+ON_AN_ACCELERATOR = _(
+    "An accelerator works behind Python's back: each read waits until it has caught up, and then "
+    "it idles until the next orders come."
+)
 
 
-def read_item(times: Mapping[str, Timing], device: str) -> Prose:
-    """Return what reading the loss costs on `device` ("cpu", "cuda")."""
-    verdict = _verdict(times, "read", "not read", "step time")
-    meaning = {
-        "better": "Reading cannot make a step shorter, so something else on this machine did: "
-        "run the cell again.",
-        "worse": "Here reading has its price.",
-        "can't tell": "No cost of reading shows here.",
-    }[three_calls(verdict)]
-    why = (
-        "A CPU has computed the number before the next line runs: reading it is a look into memory."
-        if device == "cpu"
-        else "An accelerator works behind Python's back: each read waits until it has caught up, "
-        "and it then idles until the next orders come."
-    )
-    return Prose(f"**{verdict}.** {meaning} {why}")
+def read_modes(samples: Samples) -> Prose:
+    """Return what the gradient modes save against the first one, which records gradients.
+
+    Args:
+        samples: forward times and peak memory of each mode.
+    """
+    others = [arm for arm in samples.arms if arm != samples.baseline]
+    times = {name: samples.verdict(name, on=FORWARD_TIME) for name in others}
+    memory = samples.verdict(others[0], on=PEAK_MEMORY)
+    return Prose(f"{read_all(times, MODES_TIME)}\n\n{read(memory, MODES_MEMORY)}")
+
+
+def read_item(samples: Samples, device: str) -> Prose:
+    """Return what reading the loss in every step costs on `device` ("cpu", "cuda")."""
+    why = ON_A_CPU if device == "cpu" else ON_AN_ACCELERATOR
+    return read(samples.verdict("read"), READING, why=why)
+
+
+# -- checkpoints -----------------------------------------------------------------------------
+
+FORGETFUL = _(
+    "**With the weights alone, {count} of {all} losses differ**, by {mean:.2f} on average and "
+    "{most:.2f} at most. It trains, and nothing warns you: momentum starts at zero, the schedule "
+    "at its beginning, and the batches come in another order."
+)
+NOTHING_LOST = _("The losses are the same: nothing but the weights mattered here.")
+SAVE = _(
+    "A save takes {save}, a step {step}: **one save in {every} steps costs at most 1 % of the "
+    "time.** Young's rule balances that cost against the work that a failure destroys. The best "
+    "pause between two saves is √(2 · save · time between failures): with one failure a day, "
+    "{young}."
+)
 
 
 def read_weights_only(whole: Sequence[float], forgetful: Sequence[float]) -> Prose:
@@ -147,27 +229,19 @@ def read_weights_only(whole: Sequence[float], forgetful: Sequence[float]) -> Pro
     """
     gaps = [abs(a - b) for a, b in zip(forgetful, whole[-len(forgetful) :], strict=True)]
     if not any(gaps):
-        return Prose("The losses are the same: nothing but the weights mattered here.")
-    mean = sum(gaps) / len(gaps)
-    return Prose(
-        f"**With the weights alone, {sum(g > 0 for g in gaps)} of {len(gaps)} losses differ**, by "
-        f"{mean:.2f} on average and {max(gaps):.2f} at most. It trains, and nothing warns you: "
-        "momentum starts at zero, the schedule at its beginning, and the data are dealt anew."
-    )
+        return Prose(NOTHING_LOST)
+    count, mean = sum(gap > 0 for gap in gaps), sum(gaps) / len(gaps)
+    return Prose(FORGETFUL.format(count=count, all=len(gaps), mean=mean, most=max(gaps)))
 
 
 def read_save(times: Mapping[str, Timing]) -> Prose:
     """Return how often to save, from the times of "save" and "step"."""
     save, step = times["save"].median, times["step"].median
-    every = max(1, math.ceil(100 * save / step))
-    young = math.sqrt(2 * save * 24 * 3600)
     return Prose(
-        f"A save takes {units.duration(save)}, a step {units.duration(step)}: **one save in "
-        f"{every} steps costs at most 1 % of the time.** Young's rule balances that cost against "
-        "the work that a failure destroys. The best pause between two saves is √(2 · save · time "
-        f"between failures): with one failure a day, {units.duration(young)}."
+        SAVE.format(
+            save=units.duration(save),
+            step=units.duration(step),
+            every=max(1, math.ceil(100 * save / step)),
+            young=units.duration(math.sqrt(2 * save * 24 * 3600)),
+        )
     )
-
-
-def _verdict(times: Mapping[str, Timing], candidate: str, baseline: str, on: str) -> Verdict:
-    return Samples.of_timings(times, Quantity.time(on)).verdict(candidate, baseline)

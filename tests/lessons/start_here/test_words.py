@@ -1,14 +1,17 @@
 """Notebook 00: every check accepts the solution and refuses wrong answers; words fit results."""
 
-import random
+import itertools
+from statistics import fmean
 
 import pytest
-from support.common import tiny_recipe
+from support.common import SILLY, refuses, tiny_recipe
+from support.verdicts import each_call, planted
 
 from labkit import Race
 from labkit.compare import Record
-from labkit.lessons import predict
-from labkit.lessons.start_here import checks, words
+from labkit.lessons import sentence
+from labkit.lessons.reading import FEW
+from labkit.lessons.start_here import checks, measure, words
 from labkit.measure import Ceiling, Estimate, standing
 
 
@@ -26,20 +29,19 @@ def test_next_pixel() -> None:
     assert "same pixel" in str(checks.next_pixel(1))
 
 
-def test_three_verdicts() -> None:
-    assert checks.three_verdicts(["faster", "can't tell", "slower"]).right
-    for wrong in (
-        ["faster", "faster", "slower"],
-        ["slower", "can't tell", "slower"],
-        ["faster", "can't tell", "can't tell"],
-        ["faster", "can't tell"],
-        ["quick", "can't tell", "slower"],
-        "faster",
-        7,
-        [None, None, None],
-    ):
-        assert checks.three_verdicts(wrong).right is False
-    assert "interval 2" in str(checks.three_verdicts(["faster", "slower", "slower"]))
+RIGHT = ["faster", "can't tell", "slower", "no difference that matters", "can't tell"]
+
+
+def test_five_verdicts() -> None:
+    assert checks.five_verdicts(RIGHT).right
+    assert checks.five_verdicts(("Faster", "can’t tell", "slower here", *RIGHT[3:])).right
+    assert checks.five_verdicts([*RIGHT[:3], "no difference", "Cannot tell "]).right
+    for place, word in itertools.product(range(5), checks.WORDS):
+        answer = [*RIGHT[:place], word, *RIGHT[place + 1 :]]
+        same = checks.WORDS[word] == checks.WORDS[RIGHT[place]]
+        assert checks.five_verdicts(answer).right is same, answer
+        assert same or f"interval {place + 1}" in checks.five_verdicts(answer).message
+    refuses(checks.five_verdicts, [RIGHT[:4], ["quick", *RIGHT[1:]], "faster", [None] * 5, *SILLY])
 
 
 def test_ridge_point() -> None:
@@ -49,52 +51,41 @@ def test_ridge_point() -> None:
 
 
 def test_fair_race() -> None:
-    base = tiny_recipe().but(batch_size=8)
-    large = base.but(data=_large().data)
-    fair = Race({"128": large.but(batch_size=128), "256": large.but(batch_size=256)})
-    assert checks.fair_race(fair).right
+    base = tiny_recipe()
+    bf16, fp16 = base.but(precision="bf16"), base.but(precision="fp16")
+    assert checks.fair_race(Race({"fp32": base, "bf16": bf16})).right
+    assert checks.fair_race(Race({"one": bf16, "other": base})).right
     for wrong in (
-        Race({"one": large.but(batch_size=128)}),
-        Race({"one": large, "two": large}),
-        Race({"128": large.but(batch_size=128), "256": large.but(batch_size=256, seed=1)}),
-        Race({"128": large.but(batch_size=128), "256": large.but(batch_size=64)}),
-        Race({"a": large, "b": large.but(batch_size=128), "c": large.but(batch_size=256)}),
-        {"128": large},
-        256,
+        Race({"one": base}),
+        Race({"one": base, "two": base}),
+        Race({"fp32": base, "bf16": bf16.but(seed=1)}),
+        Race({"fp32": base, "fp16": fp16}),
+        Race({"fp32": base, "bf16": bf16, "fp16": fp16}),
+        {"fp32": base, "bf16": bf16},
     ):
         assert checks.fair_race(wrong).right is False
+    refuses(checks.fair_race, SILLY)
 
 
-def _large():
-    from support.common import tiny_data
-
-    return tiny_recipe(data=tiny_data(300))
-
-
-def planted(ratio: float) -> Race:
-    generator = random.Random(0)
-    race = Race({"a": tiny_recipe(), "b": tiny_recipe()}, seeds=1)
-    for arm, scale in (("a", 1.0), ("b", 1 / ratio)):
-        seconds = [scale * generator.uniform(0.09, 0.11) for _ in range(40)]
-        race.records[arm].append(Record(0, list(range(40)), seconds, [1.0] * 40))
-    return race
-
-
-@pytest.mark.parametrize(
-    ("ratio", "phrase"),
-    [(1.5, "choose **b**"), (0.6, "stay with **a**"), (1.0, "Measure longer")],
-)
-def test_the_meaning_of_a_verdict(ratio: float, phrase: str) -> None:
-    prose = words.read_verdict(planted(ratio), "b", predict(1.0))
-    assert phrase in prose
-    assert "You predicted 1x" in prose
+def test_each_outcome_has_its_meaning() -> None:
+    for sentences in (words.LAYOUT, words.COPY):
+        told = [sentence(verdict, sentences) for verdict in each_call().values()]
+        assert len(set(told)) == 5
+    assert "**b**" in sentence(planted("better"), words.LAYOUT)
+    assert "**a**" in sentence(planted("worse"), words.LAYOUT)
 
 
 def test_reading_a_race_of_equals_one_after_the_other() -> None:
-    race = planted(1.0)
+    race = Race({"a": tiny_recipe(), "b": tiny_recipe()}, seeds=1)
+    assert words.read_sequential(race, "a", "b") == FEW
+    slower = [0.1 * (1 + number / 40) for number in range(40)]  # the machine gets slower and slower
+    for arm in ("a", "b"):
+        race.records[arm].append(Record(0, list(range(40)), slower, [1.0] * 40))
+    early, late = fmean(slower[3:22]), fmean(slower[-19:])
+    assert measure.first_one_then_the_other(race, "a", "b") == pytest.approx(early / late, rel=0.02)
     prose = words.read_sequential(race, "a", "b")
-    ratios = race.ratios("b")
-    assert f"{min(ratios):.2f}x to {max(ratios):.2f}x" in prose
+    assert "from 1.00x to 1.00x" in prose and "would have said 0.7" in prose
+    assert f"says {race.verdict('b').figures}" in prose
 
 
 def test_reading_the_standings() -> None:
@@ -102,4 +93,4 @@ def test_reading_the_standings() -> None:
     memory = standing(int(2e8), int(1e8), 0.05, roof())
     prose = words.read_standings({"slow": compute, "wide": memory})
     assert "**slow**: a step takes 50 ms and reaches 40 GFLOP/s, 33% of the 120" in prose
-    assert prose.count("Its limit is computing.") == prose.count("Its limit is memory.") == 1
+    assert prose.count("arithmetic sets the limit") == prose.count("memory sets the limit") == 1

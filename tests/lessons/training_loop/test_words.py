@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import NamedTuple
 
 import numpy
 import pytest
 import torch
 from support.common import SILLY, refuses, tiny_recipe
+from support.verdicts import each_call
 
-from labkit.compare import Race
+from labkit.compare import FORWARD_TIME, PEAK_MEMORY, STEP_TIME, Quantity, Samples, Verdict
 from labkit.lessons import Prediction
 from labkit.lessons.training_loop import checks, measure, pictures, words
 from labkit.measure import Timing
-from labkit.training import AdamW, Phases
+from labkit.training import Phases
+from labkit.training.task import ACCURACY
 
 # ---- checks
 
@@ -71,13 +74,16 @@ def test_amdahl():
     near = [0.4, 0.6, 1 / 0.6, 1.6, 2.6, 2.4, 60, 0, -2.5, [2.5]]
     refuses(checks.amdahl, [*near, *SILLY], shares)
     assert "1 / share" in checks.amdahl(1 / 0.6, shares).message
+    assert checks.amdahl(2.0, {"backward": 0.5}).right  # there both are the same number
     assert checks.amdahl(numpy.float64(2.5), shares).right
 
 
 def test_checkpoint_parts():
     right = {"weights", "momentum", "step number", "random generators", "place in the data"}
-    for kind in (set, frozenset, list, tuple, sorted):
+    for kind in (set, frozenset, list, tuple, sorted, dict.fromkeys):
         assert checks.checkpoint_parts(kind(right)).right
+    assert checks.checkpoint_parts(name.title() for name in right).right is False  # no collection
+    assert checks.checkpoint_parts([name.title() for name in right]).right
     others = [right - {name} for name in right] + [right | {n} for n in checks.NOT_NEEDED]
     odd = [{"weight"}, ["weights", 1], ["weights", ["momentum"]], "weights", set(), {"a": 1}]
     refuses(checks.checkpoint_parts, [*others, *odd, *SILLY])
@@ -102,83 +108,82 @@ def test_shares_add_up_to_the_whole():
 
 @pytest.mark.parametrize(
     ("backward", "phrase"),
-    [(0.3, "grows less than the count"), (0.6, "explains the time"), (0.9, "slower than its")],
+    [(0.3, "takes less time there"), (0.61, "the count explains the time"), (0.9, "takes longer")],
 )
 def test_reading_phases(backward, phrase):
     text = words.read_phases(phases(backward=backward), 2.0, Prediction(50, " %"))
-    assert phrase in text and f"takes {backward / 0.3:.2f}x (" in text
+    assert phrase in text and f"takes {backward / 0.3:.2f}x the time" in text
     assert "largest part is backward" in text if backward > 0.3 else "You predicted 50" in text
+    assert "too few" in words.read_phases(phases(n=3), 2.0, Prediction(50, " %"))
 
 
-def race(slower, more_accurate, seeds=3, steps=40):
-    """A race that is over, with planted times and accuracies."""
-    arms = {"SGD": tiny_recipe(steps=2), "AdamW": tiny_recipe(steps=2, optimizer=AdamW(lr=0.01))}
-    made = Race(arms, seeds=seeds, evaluations=1)
-    for _ in made:
-        pass
-    for name, records in made.records.items():
-        own = name == "AdamW"
-        for number, record in enumerate(records):
-            record.rounds = list(range(steps))
-            record.seconds = [(slower if own else 1.0) * (1 + 0.02 * (i % 3)) for i in range(steps)]
-            accuracy = 0.8 + 0.001 * number + (more_accurate if own else 0.0)
-            record.evaluations = []
-            record.evaluate((torch.arange(10_000) < round(10_000 * accuracy)).float())
-    return made
+def test_a_view_that_was_stopped_at_once_is_helped_out():
+    training = tiny_recipe(steps=40).training(timed=True)
+    seen = list(itertools.islice(training, 2))
+    assert len(measure.phases_of(seen, training)) == measure.FEWEST - measure.WARMUP
+    rest = list(training)
+    assert len(measure.phases_of(rest, training)) == len(rest) - measure.WARMUP == 27
 
 
-@pytest.mark.parametrize(
-    ("slower", "time"),
-    [(1.1, "see by how little"), (1.0, "hides the change"), (0.8, "cannot be the dearer one")],
-)
-@pytest.mark.parametrize(
-    ("gain", "accuracy"),
-    [(0.05, "worth more"), (0.0, "Neither has the edge"), (-0.05, "judged by that first")],
-)
-def test_reading_the_race(slower, time, gain, accuracy):
-    made = race(slower, gain)
-    text = words.read_race(made, 0.1, Prediction(0.9))
-    assert time in text and accuracy in text
-    # With a share of 0.1, a step that is 10 % longer means that this part doubled.
-    expected = {1.1: "2.0", 1.0: "1.0", 0.8: "0.0"}[slower]
-    assert f"means about {expected} (" in text
-    assert "Twice that work would give 0.909x" in text
+class Verdicts(NamedTuple):
+    """A race of which only the verdicts are asked."""
+
+    time: Verdict
+    result: Verdict
+
+    def verdict(self, candidate, on="step time"):
+        return self.result if on == "accuracy" else self.time
 
 
-def test_reading_a_race_of_too_few_steps():
-    made = race(1.1, 0.0, seeds=1, steps=5)
-    text = words.read_race(made, 0.1, Prediction(0.9))
-    assert "inf" not in text and "too few to tell" in text
+def test_reading_the_race():
+    results = each_call(Quantity.of(ACCURACY), candidate="AdamW", baseline="SGD")
+    for call, time in each_call(candidate="AdamW", baseline="SGD").items():
+        text = words.read_race(Verdicts(time, results[call]), 0.1, Prediction(0.9))
+        assert str(time) in text and str(results[call]) in text and "You predicted 0.9x" in text
+        assert "inf" not in text and ("Twice that work" in text) == (call != "too few")
+        for each in words.OPTIMIZER_TIME, words.OPTIMIZER_RESULT:
+            assert each.of(call).removeprefix("{work} ") in text
+
+
+def test_amdahl_turned_round():
+    """With a share of 0.1, a step that is 10 % longer means that this part doubled."""
+    assert words.times_the_work(1 / 1.1, 0.1) == pytest.approx(2.0)
+    assert words.times_the_work(1.0, 0.1) == 1.0
+    assert words.times_the_work(2.0, 0.1) == 0.0  # not even without that part
+    assert words.times_the_work(0.0, 0.1) == math.inf
 
 
 def timings(**factors):
     return {
-        name: Timing(name, tuple(0.01 * factor * (1 + 0.02 * (i % 3)) for i in range(20)))
+        name: [0.01 * factor * (1 + 0.02 * (i % 3)) for i in range(20)]
         for name, factor in factors.items()
     }
 
 
 @pytest.mark.parametrize(
-    ("factor", "time"), [(0.8, "Faster here: no_grad and"), (1.0, "Neither"), (1.3, "Neither")]
+    ("factor", "time"),
+    [(0.8, "faster here"), (1.0, "as fast here"), (1.3, "slower here")],
 )
 @pytest.mark.parametrize(
     ("peak", "memory"), [(30 << 20, "needs 3.0 times the memory"), (10 << 20, "no memory that")]
 )
 def test_reading_gradient_modes(factor, time, peak, memory):
     times = timings(recorded=1, no_grad=factor, inference_mode=factor)
-    peaks = {"recorded": peak, "no_grad": 10 << 20, "inference_mode": 10 << 20}
-    text = words.read_modes(times, peaks)
-    assert time in text and memory in text
-    assert "| no_grad | " in text and "10 MiB" in text
+    samples = Samples.of_timings(times, FORWARD_TIME)
+    for name in times:
+        samples.add(name, PEAK_MEMORY, peak if name == "recorded" else 10 << 20)
+    text = words.read_modes(samples)
+    assert f"**no_grad, inference_mode**: {time}" in text and memory in text
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize(
     ("factor", "phrase"),
-    [(0.9, "run the cell again"), (1.0, "No cost of reading"), (1.2, "has its price")],
+    [(0.9, "run the cell again"), (1.0, "costs nothing that matters"), (1.2, "has its price")],
 )
 def test_reading_the_loss(device, factor, phrase):
-    text = words.read_item({**timings(read=factor), "not read": timings(a=1)["a"]}, device)
+    times = {"not read": timings(a=1)["a"], **timings(read=factor)}
+    text = words.read_item(Samples.of_timings(times, STEP_TIME), device)
     assert phrase in text
     assert ("look into memory" in text) == (device == "cpu")
     assert ("each read waits" in text) == (device == "cuda")
@@ -205,7 +210,7 @@ def test_phases_by_batch_take_turns_and_leave_the_warm_up_out():
 
 @pytest.mark.parametrize("sizes", [(128, 16), (16, 128), (128, 512)])
 def test_the_fixed_cost_of_a_line_is_found(sizes):
-    taken = {size: phases(0, 0.002, 0.0001 * size, 0, n=5) for size in sizes}
+    taken = {size: phases(0, 0.002, 0.0001 * size, 0, n=8) for size in sizes}
     text = words.read_batches(taken)
     assert "fixed cost of 2 ms" in text
     small = min(sizes)
@@ -213,9 +218,14 @@ def test_the_fixed_cost_of_a_line_is_found(sizes):
     assert f"{small / (0.002 + 0.0001 * small):,.0f} with {small}" in text
 
 
-def test_no_fixed_cost_is_made_up():
-    taken = {16: phases(0, 0, 0.001, 0), 128: phases(0, 0, 0.1, 0)}
-    assert "no fixed cost shows" in words.read_batches(taken)
+@pytest.mark.parametrize(
+    ("large", "n", "phrase"),
+    [(0.1, 8, "something else grows"), (0.008, 8, "no fixed cost shows"), (0.004, 3, "too few")],
+)
+def test_no_fixed_cost_is_made_up(large, n, phrase):
+    taken = {16: phases(0, 0, 0.001, 0, n=n), 128: phases(0, 0, large, 0, n=n)}
+    text = words.read_batches(taken)
+    assert phrase in text and "fits a fixed cost" not in text
 
 
 # ---- figures
@@ -235,7 +245,7 @@ def test_resumed_curves_start_at_the_checkpoint_and_what_is_equal_lies_on_top():
     whole = [3.0, 2.0, 1.5, 1.2, 1.0]
     continued = {"same": whole[2:], "other": [2.0, 2.0, 2.0]}
     [axes] = pictures.resumed(whole, continued).get_axes()
-    mark, never, same, other = axes.get_lines()
+    never, same, other, mark = axes.get_lines()
     assert list(same.get_xdata()) == list(other.get_xdata()) == [3, 4, 5]
     numpy.testing.assert_array_equal(same.get_ydata(), never.get_ydata()[2:])
     assert (numpy.asarray(other.get_ydata()) > same.get_ydata()).all()
