@@ -10,11 +10,8 @@ ALLOWED = 0.5
 def read_tradeoff(tradeoff: Tradeoff) -> Prose:
     """Return for each variant whether it is cheaper and what it loses, and which none beats."""
     names = [name for name in tradeoff.variants if name != tradeoff.baseline]
-    try:
-        readings = [tradeoff.reading(name, allowed=ALLOWED) for name in names]
-    except ValueError:  # it was stopped before the first round or the first answers
+    if not tradeoff.front:  # it was stopped before the first round or the first answers
         return Prose("Nothing was measured yet: run it again and let it do a few rounds.")
-    front = "; ".join(tradeoff.front)
-    lines = [f"- {reading}" for reading in readings]
-    lines.append(f"\nNot beaten in both, by point estimates: **{front}**.")
+    lines = [f"- {tradeoff.reading(name, allowed=ALLOWED)}" for name in names]
+    lines.append(f"\nNot beaten in both, by point estimates: **{'; '.join(tradeoff.front)}**.")
     return Prose("\n".join(lines))

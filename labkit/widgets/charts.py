@@ -187,12 +187,15 @@ def ratios(pairs: Sequence[float], shown: int, names: Sequence[str]) -> Figure:
         shown: how many rounds to use, from the first.
         names: of baseline and candidate.
     """
+    fig = figure(9.2, 3.2)
+    axes = fig.subplots()
     used = list(pairs[:shown])
+    if not used:
+        label_axes(axes, "No rounds yet: let the race run a little", "round", "ratio of times")
+        return fig
     ratio = paired_ratio(used, [1.0] * len(used))
     bounded = math.isfinite(ratio.high)
     interval = f"95 % {ratio.low:.2f} to {ratio.high:.2f}"
-    fig = figure(9.2, 3.2)
-    axes = fig.subplots()
     title = f"{names[1]} after {len(used)} rounds: {ratio.value:.2f}x"
     title += f" ({interval if bounded else 'too few rounds for an interval'})"
     label_axes(axes, title, "round", f"time of {names[0]} / time of {names[1]}")

@@ -28,7 +28,6 @@ STILL = {
     "labkit/lessons/data_parallel/ways.py",
     "labkit/lessons/data_parallel/words.py",
     "labkit/lessons/gradient_aggregation/words.py",
-    "labkit/lessons/lesson.py",
     "labkit/lessons/mixed_precision/measure.py",
     "labkit/lessons/mixed_precision/words.py",
     "labkit/lessons/model_parallel/words.py",
@@ -36,7 +35,6 @@ STILL = {
     "labkit/lessons/pruning/words.py",
     "labkit/lessons/quantization/weights.py",
     "labkit/lessons/quantization/words.py",
-    "labkit/lessons/training_loop/words.py",
 }
 
 

@@ -98,6 +98,11 @@ def test_ratios_show_the_rounds_and_the_interval_of_the_verdict(shown: int) -> N
         assert (low, high) == pytest.approx((expected.low, expected.high))
 
 
+def test_ratios_of_a_race_that_was_stopped_at_once() -> None:
+    axes = charts.ratios([], 5, ["slow", "fast"]).axes[0]
+    assert "No rounds yet" in axes.get_title(loc="left") + axes.get_title()
+
+
 def test_one_example_of_each_class() -> None:
     images = tiny_data()
     axes = charts.example_images(images).axes

@@ -157,10 +157,7 @@ def read_race(
     lines = []
     for name in list(race.arms)[1:]:
         for on in ("step time", "accuracy", "time to target", "peak memory"):
-            try:
-                lines.append(f"- {race.verdict(name, on=on)}")
-            except ValueError:  # the race was stopped early, or an arm never got there
-                lines.append(f"- {name}, {on}: nothing to compare in this race")
+            lines.append(f"- {race.verdict(name, on=on)}")
     verdict = race.verdict(candidate)
     why = _why(verdict, allowed(standings, roof), roof.peak(candidate) / roof.peak("fp32"))
     return Prose("\n".join([*lines, "", why, "", guess.against(verdict.estimate)]))

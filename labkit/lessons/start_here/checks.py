@@ -38,12 +38,12 @@ def five_verdicts(answer: object) -> str | None:
     """Check the words for the five intervals, as `Verdict` decides them."""
     if not isinstance(answer, list | tuple) or len(answer) != len(INTERVALS):
         return f"A list of {len(INTERVALS)} words is wanted."
-    for number, (word, (low, high)) in enumerate(zip(answer, INTERVALS, strict=True), start=1):
+    calls = [Verdict("", "", STEP_TIME, Estimate(1.0, *ends, 99)).call for ends in INTERVALS]
+    for number, (word, right) in enumerate(zip(answer, calls, strict=True), start=1):
         plain = word.strip().lower().replace("’", "'") if isinstance(word, str) else word
         if plain not in WORDS:
             return f"{word!r} is none of the lab's words: {', '.join(WORDS)}."
-        verdict = Verdict("candidate", "baseline", STEP_TIME, Estimate(1.0, low, high, 99))
-        if WORDS[plain] != verdict.call:
+        if WORDS[plain] != right:
             return f"Look at interval {number} again: where do the two edges of the margin lie?"
     return None
 

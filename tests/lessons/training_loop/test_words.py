@@ -245,7 +245,7 @@ def test_resumed_curves_start_at_the_checkpoint_and_what_is_equal_lies_on_top():
     whole = [3.0, 2.0, 1.5, 1.2, 1.0]
     continued = {"same": whole[2:], "other": [2.0, 2.0, 2.0]}
     [axes] = pictures.resumed(whole, continued).get_axes()
-    never, same, other, mark = axes.get_lines()
+    mark, never, same, other = axes.get_lines()
     assert list(same.get_xdata()) == list(other.get_xdata()) == [3, 4, 5]
     numpy.testing.assert_array_equal(same.get_ydata(), never.get_ydata()[2:])
     assert (numpy.asarray(other.get_ydata()) > same.get_ydata()).all()
