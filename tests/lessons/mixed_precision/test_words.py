@@ -180,7 +180,7 @@ def test_read_race(bf16, peak, phrase):
     race = finished(fp16=0.01, bf16=bf16, target=0.99)
     text = words.read_race(race, Prediction(1.0), placed, under)
     assert phrase in text
-    assert "bf16, time to target: nothing to compare" in text
+    assert "bf16 over fp32, time to target: too few to tell: nothing measured" in text
     assert text.count("peak memory") == 2
     assert "You predicted 1x" in text
 
