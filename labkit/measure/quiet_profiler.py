@@ -7,11 +7,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Written by the profiler's engine at every start; by it where there is no GPU; and by the allocator
-# when it frees memory that was held before: all three are as they should be.
+# Written by the profiler's engine at every start; by it where there is no GPU; by it when its first
+# start is in another thread than torch's import, as in a live race; and by the allocator when it
+# frees memory that was held before: all four are as they should be.
 _ENGINE_LINES = re.compile(
     rb"(USDT:\d{4}-"
     rb"|ERROR:\d{4}-[^\n]*DeviceProperties\.cpp:"
+    rb"|ERROR: External init callback must run in same thread"
     rb"|\[W\d{4} [^\n]*CPUAllocator\.cpp:)[^\n]*\n"
 )
 _STDERR = 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 
@@ -131,6 +132,18 @@ class TestPeak:
         held = [mib(1)]  # torch's allocator warns when it frees what it did not see allocated
         peak_memory(held.clear)
         assert capfd.readouterr() == ("", "")
+
+    def test_nothing_is_written_when_the_first_start_is_in_another_thread(self):
+        """As in a live race. Only the first start of a process writes, so it has one of its own."""
+        program = (
+            "import threading, torch\n"
+            "from labkit.measure import peak_memory\n"
+            "work = lambda: print(peak_memory(lambda: torch.ones(1000)))\n"
+            "thread = threading.Thread(target=work)\n"
+            "thread.start(), thread.join()\n"
+        )
+        run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert (run.stdout, run.stderr, run.returncode) == ("4000\n", "", 0)
 
     def test_what_the_function_writes_is_written(self, capfd: pytest.CaptureFixture[str]):
         def speaks() -> None:
