@@ -139,7 +139,7 @@ def script(text: str, root: Path) -> tuple[int, str, str]:
     """Run a script; return its exit code and what it wrote."""
     with start_script(text, root) as process:
         try:
-            out, err = process.communicate(timeout=50)
+            out, err = process.communicate(timeout=120)
         finally:
             process.kill()
     return process.returncode, out, err

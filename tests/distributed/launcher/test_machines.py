@@ -26,7 +26,7 @@ from labkit.distributed.launcher import world
 pytestmark = pytest.mark.timeout(180)
 SMALL = {"steps": 80, "images": 1000, "every": 4}
 KILL_AT = 11
-END = 5.0  # seconds after a test, by which its processes have ended
+END = 20.0  # seconds after a test, by which its processes have ended
 
 
 @pytest.fixture
