@@ -22,15 +22,8 @@ from benchmarks import trained
 from benchmarks.rows import Row
 from benchmarks.trained import Scale, exactly, lost
 from labkit import AdamW, data, models
-from labkit.compression.quantize import (
-    file_bytes,
-    finish,
-    int8_kernels,
-    quantization_aware,
-    quantize_dynamic,
-    quantize_static,
-    quantize_weights,
-)
+from labkit.compression import quantize
+from labkit.compression.quantize import file_bytes, finish, int8_kernels
 from labkit.data import TextData
 from labkit.facts import threads
 from labkit.measure import latencies, paired_ratio
@@ -98,7 +91,7 @@ def measure_images(scale: Scale, width: int, aware: bool) -> Images:
     """Quantize nets of one width, and time the first."""
     seeds, calibration = range(scale.seeds), trained.sample(scale)
     nets = [trained.convnet(scale, width, seed) for seed in seeds]
-    small = [quantize_static(net, calibration) for net in nets]
+    small = [quantize.static(net, calibration) for net in nets]
     compared: dict[str, list[nn.Module]] = {FLOAT: nets, INT8: [*small]}
     if aware:
         compared |= few_bits(scale, width, nets)
@@ -125,9 +118,9 @@ def few_bits(scale: Scale, width: int, nets: Sequence[nn.Module]) -> dict[str, l
 
     found, longer = {}, more(nets)
     for bits in FEW_BITS:
-        aware = more([quantization_aware(net, bits) for net in nets])
-        found[f"{bits} bits"] = [quantize_weights(net, bits) for net in nets]
-        found[f"{bits} bits, trained on"] = [quantize_weights(net, bits) for net in longer]
+        aware = more([quantize.aware(net, bits) for net in nets])
+        found[f"{bits} bits"] = [quantize.weights(net, bits) for net in nets]
+        found[f"{bits} bits, trained on"] = [quantize.weights(net, bits) for net in longer]
         found[f"{bits} bits, aware"] = [finish(net) for net in aware]
     return found
 
@@ -140,9 +133,9 @@ def measure_text(scale: TextScale, speeches: TextData, width: int) -> Text:
     tokens = calibration[0][0]
     variants = {
         FLOAT: model,
-        "static": quantize_static(model, calibration),
-        "dynamic": quantize_dynamic(model, tokens),
-        "weights alone": quantize_weights(model),
+        "static": quantize.static(model, calibration),
+        "dynamic": quantize.dynamic(model, tokens),
+        "weights alone": quantize.weights(model),
     }
     return Text(
         width,

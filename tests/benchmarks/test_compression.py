@@ -16,7 +16,7 @@ from benchmarks import pruning, quantization, trained
 from benchmarks.pruning import MASKED, PRUNED, TRAINED_ON, WHOLE
 from benchmarks.quantization import FLOAT, FOLDED, INT8
 from labkit import models
-from labkit.compression.quantize import quantize_weights
+from labkit.compression import quantize
 from labkit.facts import threads
 from labkit.models import next_token_loss
 
@@ -230,14 +230,14 @@ def test_pruning_runs_through_and_times_what_one_would_deploy(monkeypatch):
 
 def test_quantization_runs_through(monkeypatch):
     """The transformer's int8 takes long to make, so 8-bit weights stand in for it."""
-    real = quantization.quantize_static
+    real, rounded = quantize.static, quantize.weights
 
     def static(model, batches):
         images = isinstance(model, models.ConvNet)
-        return real(model, batches) if images else quantize_weights(model)
+        return real(model, batches) if images else rounded(model)
 
-    monkeypatch.setattr(quantization, "quantize_static", static)
-    monkeypatch.setattr(quantization, "quantize_dynamic", lambda model, _: quantize_weights(model))
+    monkeypatch.setattr(quantize, "static", static)
+    monkeypatch.setattr(quantize, "dynamic", lambda model, _: rounded(model))
     monkeypatch.setattr(trained, "QUICK", replace(TINY, widths=(4,), seeds=1))
     monkeypatch.setattr(quantization, "QUICK", quantization.TextScale((8,), 200_000, 1, 2))
     rows = quantization.run(quick=True)

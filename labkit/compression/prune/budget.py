@@ -15,25 +15,26 @@ With large multiples the steps are high: the next smaller choice may lie far bel
 from bisect import bisect_left
 from itertools import pairwise
 
+from labkit.compression.prune.choice import Keep, choose
 from labkit.compression.prune.criteria import Scores
 from labkit.compression.prune.graph import ChannelGraph
-from labkit.compression.prune.structured import Keep, choose, predict_size
+from labkit.compression.prune.removal import predict_size
 
 
 def choose_for_flops(
     graph: ChannelGraph,
     scores: Scores,
-    share: float,
+    flops: float,
     *,
     together: bool = False,
     multiple: int = 1,
 ) -> Keep:
-    """Return the choice that keeps most, with at most `share` of the model's operations.
+    """Return the choice that keeps most, with at most `flops` of the model's operations.
 
     Args:
         graph: from `channel_graph`; operations are those of its example.
         scores: from one of `criteria`.
-        share: of the operations of a forward pass, above 0 and up to 1.
+        flops: share of the operations of a forward pass, above 0 and up to 1.
         together, multiple: see `choose`.
 
     Returns:
@@ -42,8 +43,8 @@ def choose_for_flops(
     Raises:
         ValueError: a share out of range, or one that not even the smallest choice reaches.
     """
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
-        raise ValueError(f"share must be a number above 0 and up to 1, got {share!r}")
+    if isinstance(flops, bool) or not isinstance(flops, int | float) or not 0 < flops <= 1:
+        raise ValueError(f"flops must be a number above 0 and up to 1, got {flops!r}")
 
     def chosen(ratio: float) -> Keep:
         return choose(scores, ratio, together=together, multiple=multiple)
@@ -52,10 +53,10 @@ def choose_for_flops(
         return predict_size(graph, chosen(ratio)).flops
 
     ratios = _ratios([len(score) for score in scores.values()], together)
-    place = bisect_left(ratios, True, key=lambda ratio: operations(ratio) <= share * graph.flops)
+    place = bisect_left(ratios, True, key=lambda ratio: operations(ratio) <= flops * graph.flops)
     if place == len(ratios):
         least = operations(ratios[-1]) / graph.flops
-        raise ValueError(f"share {share:g} cannot be reached: the smallest choice leaves {least:g}")
+        raise ValueError(f"flops {flops:g} cannot be reached: the smallest choice leaves {least:g}")
     return chosen(ratios[place])
 
 

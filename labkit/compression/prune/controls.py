@@ -12,7 +12,7 @@ import copy
 import torch
 from torch import nn
 
-from labkit.compression.prune.magnitude import Masks
+from labkit.compression.prune.masks import Masks
 
 
 def shuffled(masks: Masks, seed: int = 0) -> Masks:

@@ -16,12 +16,11 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from labkit.compression.prune.graph import ChannelGraph, Place
+from labkit.training.task import Batch, Task, classify
 
 Scores = dict[str, Tensor]
-Batch = tuple[Tensor, Tensor]
 
 
 def magnitude_scores(graph: ChannelGraph, order: int = 2) -> Scores:
@@ -75,7 +74,7 @@ def batch_norm_scores(graph: ChannelGraph) -> Scores:
 def taylor_scores(
     graph: ChannelGraph,
     batches: Iterable[Batch],
-    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    task: Task | None = None,
 ) -> Scores:
     """Return name of group -> estimated change of the loss, squared, for each unit (units,).
 
@@ -84,18 +83,19 @@ def taylor_scores(
 
     Args:
         graph: of the model as it is now; its own copy of the model is differentiated.
-        batches: (inputs, labels) on the model's device; a few hundred examples are enough.
-        loss: (outputs, labels) -> mean loss, a scalar.
+        batches: what the task reads, on the model's device; a few hundred examples are enough.
+        task: whose loss counts; classification by default.
 
     Raises:
         ValueError: `batches` is empty.
     """
+    task = classify() if task is None else task
     model, total, seen = graph.model, {n: torch.zeros(()) for n in graph.groups}, 0
     tensors = dict(model.named_parameters())
     names = {place.tensor for place in graph.places if place.role == "reads"}
-    for inputs, labels in batches:
+    for batch in batches:
         with torch.enable_grad():
-            value = loss(model(inputs), labels)
+            value = task.loss(model, batch)
             found = torch.autograd.grad(value, [tensors[n] for n in names], allow_unused=True)
         gradients = dict(zip(names, found, strict=True))
 

@@ -7,7 +7,7 @@ that was zero may come back as long as another is smaller.
 
     train(model, batches, optimizer, between=(grow(0.9),))
 
-The weights are masked, not removed: no step gets faster (`magnitude` says what masks are good for).
+The weights are masked, not removed: no step gets faster (`masks` says what they are good for).
 
 Source: Zhu and Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model
 compression", 2017.
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from labkit.checks import check_positive_int
-from labkit.compression.prune.magnitude import apply_masks, check_share, magnitude_masks
+from labkit.compression.prune.masks import apply_masks, check_share, magnitude_masks
 from labkit.training.run import Training
 from labkit.training.step import Step
 

@@ -12,8 +12,8 @@ from math import prod
 
 from torch import Tensor, fx, nn
 
+from labkit.compression.prune.coupling import Coupling
 from labkit.compression.prune.trace import Operation
-from labkit.compression.prune.units import Units
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Channels:
 
 
 class Follower:
-    """Follows the channels through the operations; one method for each kind.
+    """Follows the channels through the operations; `_RULES` says which method knows which kind.
 
     units: which channels are joined, which are frozen.
     channels: node of the trace -> channels of its result; None where all must stay.
@@ -33,7 +33,7 @@ class Follower:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model, self.units = model, Units()
+        self.model, self.units = model, Coupling()
         self.channels: dict[fx.Node, Channels | None] = {}
         self.shapes: dict[fx.Node, tuple[int, ...]] = {}
         self.places: dict[tuple[str, int], tuple[str, list[int]]] = {}
@@ -47,10 +47,8 @@ class Follower:
     def follow(self, operation: Operation) -> Channels | None:
         """Note the channels of the operation's result, and return them."""
         node = operation.node
-        rule: Callable[[Operation], Channels | None]
-        rule = getattr(self, f"_{operation.kind}", self._keep)
         self.shapes[node] = operation.shape or ()
-        self.channels[node] = rule(operation)
+        self.channels[node] = _RULES.get(operation.kind, Follower._keep)(self, operation)
         return self.channels[node]
 
     def settle(self) -> None:
@@ -100,16 +98,12 @@ class Follower:
 
     # ---- operations without weights
 
-    def _activation(self, op: Operation) -> Channels | None:
+    def _hand_on(self, op: Operation) -> Channels | None:
         return self.channels[op.node.all_input_nodes[0]]
 
-    _same = _activation
-
-    def _max_pool(self, op: Operation) -> Channels | None:
+    def _pool(self, op: Operation) -> Channels | None:
         numbers = self._input(op, 1)  # these layers work along the dimensions after the channels
         return None if numbers is None else Channels(1, numbers)
-
-    _mean_pool = _upsample = _max_pool
 
     def _mean(self, op: Operation) -> Channels | None:
         (source, *_), dims = op.node.all_input_nodes, op.argument(1, "dim", None)
@@ -143,7 +137,7 @@ class Follower:
             return self._keep(op)
         return Channels(1, [n for n in before.numbers for _ in range(prod(shape[2:]))])
 
-    def _add(self, op: Operation) -> Channels | None:
+    def _combine(self, op: Operation) -> Channels | None:
         """Join the channels of two tensors; one of size 1 there, or a number, changes nothing."""
         rank, found = len(self.shapes[op.node]), []
         for source in op.node.all_input_nodes:
@@ -163,8 +157,6 @@ class Follower:
         for other in found[1:]:
             self.units.join(numbers, other.numbers)
         return found[0]
-
-    _subtract = _multiply = _divide = _add
 
     def _join(self, op: Operation) -> Channels | None:
         sources = op.node.all_input_nodes
@@ -244,3 +236,25 @@ def _index(user: fx.Node) -> int | None:
     """Return i of `shape[i]`; None when the shape is used otherwise."""
     index = user.args[1] if getattr(user.target, "__name__", "") == "getitem" else None
     return index if isinstance(index, int) else None
+
+
+_RULES: dict[str, Callable[[Follower, Operation], Channels | None]] = {
+    "conv": Follower._conv,
+    "linear": Follower._linear,
+    "norm": Follower._norm,
+    "activation": Follower._hand_on,
+    "same": Follower._hand_on,
+    "max_pool": Follower._pool,
+    "mean_pool": Follower._pool,
+    "upsample": Follower._pool,
+    "mean": Follower._mean,
+    "flatten": Follower._flatten,
+    "reshape": Follower._reshape,
+    "add": Follower._combine,
+    "subtract": Follower._combine,
+    "multiply": Follower._combine,
+    "divide": Follower._combine,
+    "join": Follower._join,
+    "shape": Follower._shape,
+    "nothing": Follower._nothing,
+}

@@ -9,22 +9,24 @@ from labkit.compression.quantize.affine import (
     to_floats,
     to_integers,
 )
-from labkit.compression.quantize.aware import finish, quantization_aware
-from labkit.compression.quantize.dynamic import quantize_dynamic
+from labkit.compression.quantize.aware_training import aware, finish
+from labkit.compression.quantize.dynamic_int8 import dynamic
 from labkit.compression.quantize.file_size import file_bytes, predicted_bytes
-from labkit.compression.quantize.files import load_quantized, save_quantized
+from labkit.compression.quantize.files import load, save
 from labkit.compression.quantize.int8_model import Int8Model
+from labkit.compression.quantize.layer_noise import LayerError, layer_errors, leave_in_float
 from labkit.compression.quantize.lowering import int8_kernels
 from labkit.compression.quantize.ranges import RANGES, least_error, min_max, percentile
-from labkit.compression.quantize.report import LayerError, layer_errors, leave_in_float
-from labkit.compression.quantize.static import quantize_static
-from labkit.compression.quantize.weight_only import quantize_weights
+from labkit.compression.quantize.static_int8 import static
+from labkit.compression.quantize.weight_only import weights
 
 __all__ = [
     "RANGES",
     "Grid",
     "Int8Model",
     "LayerError",
+    "aware",
+    "dynamic",
     "file_bytes",
     "finish",
     "grid",
@@ -34,16 +36,14 @@ __all__ = [
     "layer_errors",
     "least_error",
     "leave_in_float",
-    "load_quantized",
+    "load",
     "min_max",
     "percentile",
     "predicted_bytes",
-    "quantization_aware",
-    "quantize_dynamic",
-    "quantize_static",
-    "quantize_weights",
     "round_trip",
-    "save_quantized",
+    "save",
+    "static",
     "to_floats",
     "to_integers",
+    "weights",
 ]

@@ -18,7 +18,7 @@ import torch
 from torch import fx, nn
 
 from labkit.compression.quantize.exported import STATIC_LAYERS
-from labkit.compression.quantize.files import save_quantized
+from labkit.compression.quantize.files import save
 from labkit.compression.quantize.weight_only import (
     check_bits_and_group,
     quantizable,
@@ -30,12 +30,12 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 def predicted_bytes(
     model: nn.Module, bits: int = 8, group: int | None = None, static: bool = False
 ) -> int:
-    """Return the bytes of all tensors in the file that `save_quantized` will write.
+    """Return the bytes of all tensors in the file that `save` will write.
 
     Args:
         model: the float model.
-        bits, group: of `quantize_weights`.
-        static: predict the file of `quantize_static` instead, which has 8 bits and no groups.
+        bits, group: of `weights`.
+        static: predict the file of `static` instead, which has 8 bits and no groups.
 
     Raises:
         TypeError: `model` is not a module.
@@ -65,7 +65,7 @@ def file_bytes(model: nn.Module) -> int:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.safetensors"
         try:
-            save_quantized(model, file)
+            save(model, file)
         except TypeError:  # a float model
             save_file({n: t.contiguous() for n, t in model.state_dict().items()}, file)
         return file.stat().st_size

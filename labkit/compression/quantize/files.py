@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from labkit.compression.quantize.dynamic import dynamic_quantizer
+from labkit.compression.quantize.dynamic_int8 import dynamic_quantizer
 from labkit.compression.quantize.exported import Reference, convert
 from labkit.compression.quantize.int8_model import Int8Model
-from labkit.compression.quantize.static import static_quantizer
-from labkit.compression.quantize.weight_only import LAYERS, PackedWeight, quantize_weights
+from labkit.compression.quantize.static_int8 import static_quantizer
+from labkit.compression.quantize.weight_only import LAYERS, PackedWeight, weights
 from labkit.files import atomic_path
 
 KEY = "labkit quantized"
@@ -31,8 +31,8 @@ QUANTIZE = "quantized_decomposed.quantize_per_tensor.default"
 DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor.default"
 
 
-def save_quantized(model: nn.Module, path: str | Path) -> None:
-    """Write a model of `quantize_static`, `quantize_dynamic` or `quantize_weights`, whole or not.
+def save(model: nn.Module, path: str | Path) -> None:
+    """Write a model of `static`, `dynamic` or `weights`, whole or not at all.
 
     Raises:
         TypeError: another model.
@@ -49,11 +49,11 @@ def save_quantized(model: nn.Module, path: str | Path) -> None:
         save_file(whole, temporary, metadata={KEY: json.dumps(about, separators=(",", ":"))})
 
 
-def load_quantized(path: str | Path, model: nn.Module) -> nn.Module:
+def load(path: str | Path, model: nn.Module) -> nn.Module:
     """Return the quantized model that was saved.
 
     Args:
-        path: of a file that `save_quantized` wrote.
+        path: of a file that `save` wrote.
         model: the float architecture it was made from, with any weights; left untouched.
 
     Raises:
@@ -63,7 +63,7 @@ def load_quantized(path: str | Path, model: nn.Module) -> nn.Module:
     tensors, about = _read(Path(path))
     try:
         if about["kind"] == "weights":
-            loaded = quantize_weights(model, about["bits"], about["group"], about["keep_float"])
+            loaded = weights(model, about["bits"], about["group"], about["keep_float"])
             _check_same(loaded.state_dict(), tensors)
             loaded.load_state_dict(tensors)
             return loaded
@@ -91,7 +91,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except SafetensorError as error:
         raise ValueError(f"{path} is no whole safetensors file: {error}") from error
     if KEY not in metadata:
-        raise ValueError(f"{path} holds tensors, but was not written by save_quantized")
+        raise ValueError(f"{path} holds tensors, but was not written by quantize.save")
     about: dict[str, Any] = json.loads(metadata[KEY])
     return tensors, about
 
@@ -100,7 +100,7 @@ def _about_weights(model: nn.Module) -> dict[str, Any]:
     packed = [module for module in model.modules() if isinstance(module, PackedWeight)]
     if not packed:
         raise TypeError(
-            "model must come from quantize_static, quantize_dynamic or quantize_weights, "
+            "model must come from quantize.static, quantize.dynamic or quantize.weights, "
             f"got {type(model).__name__}"
         )
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, _QUANTIZABLE)]

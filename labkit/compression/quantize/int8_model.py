@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
@@ -12,11 +13,31 @@ from labkit.compression.quantize.lowering import int8_kernels, lower
 from labkit.compression.quantize.rounding import round_in_pieces
 
 
+@dataclass(frozen=True, eq=False)
+class _Graphs:
+    """What an Int8Model runs. Not a module, so that `train()` and `state_dict()` do not enter it.
+
+    Copies share it, as nothing in it ever changes.
+    """
+
+    reference: Reference
+    lowered: fx.GraphModule
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Graphs":
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "an int8 model cannot be pickled, as its weights are packed for this processor: "
+            "save it with quantize.save"
+        )
+
+
 class Int8Model(nn.Module):
     """A quantized model for any batch size, memory format kept.
 
     It cannot be trained: it has no parameters, outputs have no gradient, `train()` and `eval()` set
-    the flag and change nothing else. Copies share the graph, as nothing in it ever changes.
+    the flag and change nothing else.
 
     Args:
         reference: the quantized model before lowering.
@@ -36,11 +57,18 @@ class Int8Model(nn.Module):
             graph = fx.GraphModule(reference.graph, copy.deepcopy(reference.graph.graph))
         round_in_pieces(graph)
         self._takes = _signature(inputs)
-        # past nn.Module's own bookkeeping: train() and state_dict() must not walk into the graph
-        self.__dict__.update(reference=reference, graph=graph)
-        self.reference: Reference
-        self.graph: fx.GraphModule
+        self._graphs = _Graphs(reference, graph)
         self.eval()
+
+    @property
+    def reference(self) -> Reference:
+        """The model before lowering."""
+        return self._graphs.reference
+
+    @property
+    def graph(self) -> fx.GraphModule:
+        """The operations that run."""
+        return self._graphs.lowered
 
     @torch.no_grad()
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -59,18 +87,6 @@ class Int8Model(nn.Module):
         """Return what it is made of, for `print(model)`."""
         kernels = int8_kernels() or "no int8 kernels"
         return f"{self.reference.kind} int8 {self.reference.architecture}, {kernels}"
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Int8Model":
-        copied = self.__new__(type(self))
-        nn.Module.__init__(copied)
-        copied.__dict__.update(self.__dict__)
-        return copied
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "an int8 model cannot be pickled, as its weights are packed for this processor: "
-            "save it with save_quantized"
-        )
 
 
 def _signature(inputs: Sequence[Tensor]) -> list[tuple[torch.Size, torch.dtype]]:

@@ -72,7 +72,7 @@ def classes() -> tuple[Any, Any]:
             return found.scale.clamp(min=SMALLEST_SCALE), found.zero_point
 
     class WeightPerChannelObserver(pt2e().ObserverBase):  # type: ignore[misc]
-        """Symmetric int8 with a scale for each output channel, as in `quantize_weights`."""
+        """Symmetric int8 with a scale for each output channel, as in `weights`."""
 
         def __init__(self, dtype: torch.dtype, ch_axis: int, **settings: Any) -> None:
             super().__init__(dtype=dtype)

@@ -32,7 +32,7 @@ LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 
-def quantize_weights(
+def weights(
     model: nn.Module, bits: int = 8, group: int | None = None, keep_float: Collection[str] = ()
 ) -> nn.Module:
     """Return a copy of the model whose weights are stored as integers, and only so.
@@ -64,7 +64,7 @@ class PackedWeight(nn.Module):
     """The parametrization of one weight: packed integers and scales in, float weight out.
 
     Args:
-        bits, group: as in `quantize_weights`.
+        bits, group: as in `weights`.
         shape: of the weight, (outputs, inputs, …).
     """
 
@@ -104,7 +104,7 @@ def quantizable(
     """Return, for each weight to quantize, its name -> (the layer, the parameter's name in it).
 
     Raises:
-        TypeError, ValueError: see `quantize_weights`.
+        TypeError, ValueError: see `weights`.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from labkit.compression.prune import ChannelGraph
-from labkit.compression.prune.magnitude import Masks
+from labkit.compression.prune.masks import Masks
 from labkit.lessons.check import exercise, wrong_number
 
 BITS = 32  # of a weight in fp32

@@ -1,6 +1,7 @@
 """Notebook 14: the trainings and timings that its cells run."""
 
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -8,8 +9,9 @@ from torch import Tensor, nn
 from labkit.compression import prune
 from labkit.facts import default_device
 from labkit.lessons.memory import give_back_memory
-from labkit.measure import Timing, latencies
+from labkit.measure import Timing, flops, latencies
 from labkit.training import Recipe
+from labkit.training.task import Batch
 
 CHANNELS, SIDE, IMAGES = 64, 14, 32
 """Of the convolution whose channels are removed one by one: inputs, pixels a side, batch."""
@@ -30,7 +32,7 @@ def cut(
     model: nn.Module,
     share: float,
     images: Tensor,
-    batches: Iterable[prune.criteria.Batch],
+    batches: Iterable[Batch],
     *,
     multiple: int = 1,
     of: int | None = None,
@@ -45,11 +47,10 @@ def cut(
         of: operations that `share` refers to; by default those of `model`.
     """
     give_back_memory()  # of the training before
-    graph = prune.channel_graph(model, images)
-    left = min(1.0, share * (of or graph.flops) / graph.flops)
-    scores = prune.taylor_scores(graph, batches)
-    keep = prune.choose_for_flops(graph, scores, left, multiple=multiple)
-    return prune.remove_channels(model, graph, keep)
+    whole = flops(lambda: model(images))
+    left = min(1.0, share * (of or whole) / whole)
+    criterion = partial(prune.taylor_scores, batches=batches)
+    return prune.channels(model, images, flops=left, criterion=criterion, multiple=multiple)
 
 
 def widths(kept: Iterable[int], rounds: int) -> dict[int, Timing]:

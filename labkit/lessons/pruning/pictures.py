@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
 from labkit.compression.prune import ChannelGraph, predict_size
-from labkit.compression.prune.structured import Keep
+from labkit.compression.prune.choice import Keep
 from labkit.measure import Estimate, Timing, paired_ratio
 from labkit.widgets.charts import lines, name_rows, note
 from labkit.widgets.style import (

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from labkit.compare import FORWARD_TIME, Verdict
 from labkit.compression import prune
-from labkit.compression.prune.structured import Keep
+from labkit.compression.prune.choice import Keep
 from labkit.lessons.lesson import Prediction
 from labkit.lessons.memory import give_back_memory
 from labkit.lessons.prose import Prose

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from labkit.compression.quantize.report import LayerError
+from labkit.compression.quantize.layer_noise import LayerError
 from labkit.widgets.charts import name_rows, plain_ticks
 from labkit.widgets.style import COLORS, GRID, INK, MUTED, figure, label_axes, line_style
 

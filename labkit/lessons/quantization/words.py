@@ -7,7 +7,7 @@ from torch import Tensor
 
 from labkit.compare import Quantity, Verdict
 from labkit.compression.quantize.affine import grid_of, round_trip
-from labkit.compression.quantize.report import LayerError
+from labkit.compression.quantize.layer_noise import LayerError
 from labkit.lessons.lesson import Prediction
 from labkit.lessons.prose import Prose
 from labkit.lessons.quantization.measure import Bounds, Quality, channel_decibels

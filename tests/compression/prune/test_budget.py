@@ -71,7 +71,7 @@ def test_a_share_out_of_reach_is_refused_with_what_can_be_reached() -> None:
     graph = channel_graph(models.convnet(8), torch.ones(1, 1, 12, 12))
     scores = magnitude_scores(graph)
     least = predict_size(graph, choose(scores, 0.99, multiple=8)).flops / graph.flops
-    with pytest.raises(ValueError, match=f"share 0.01 .* smallest choice leaves {least:g}"):
+    with pytest.raises(ValueError, match=f"flops 0.01 .* smallest choice leaves {least:g}"):
         choose_for_flops(graph, scores, 0.01, multiple=8)
     assert choose_for_flops(graph, scores, least, multiple=8)
 
@@ -79,7 +79,7 @@ def test_a_share_out_of_reach_is_refused_with_what_can_be_reached() -> None:
 @pytest.mark.parametrize("share", [0, -0.5, 1.5, float("nan"), True, "half", None])
 def test_shares_that_are_none_are_refused(share: object) -> None:
     graph = channel_graph(models.mlp(), torch.ones(1, 64))
-    with pytest.raises(ValueError, match="share must be a number above 0 and up to 1, got"):
+    with pytest.raises(ValueError, match="flops must be a number above 0 and up to 1, got"):
         choose_for_flops(graph, magnitude_scores(graph), share)
 
 

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labkit import models
-from labkit.compression.quantize.aware import RoundedWeight, finish, quantization_aware
-from labkit.compression.quantize.weight_only import quantizable, quantize_weights
+from labkit.compression import quantize
+from labkit.compression.quantize.aware_training import RoundedWeight, finish
+from labkit.compression.quantize.weight_only import quantizable
 from labkit.training import SGD, cosine, supervised, train
 
 ROUNDING = 100 * torch.finfo(torch.float32).eps  # of a few layers with sums of a hundred products
@@ -28,7 +29,7 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def behind(model: nn.Module) -> nn.Module:
-    """The float model behind one that rounds: what `quantize_weights` is to be compared on."""
+    """The float model behind one that rounds: what `quantize.weights` is to be compared on."""
     names = {
         f"{key.removesuffix('.original').replace('parametrizations.', '')}": value
         for key, value in model.state_dict().items()
@@ -40,7 +41,7 @@ def behind(model: nn.Module) -> nn.Module:
 
 def trained(bits: int, group: int | None, precision: str = "fp32") -> tuple[nn.Module, Tensor]:
     model, images = support.make("convnet", batch=16)
-    aware = quantization_aware(model, bits, group)
+    aware = quantize.aware(model, bits, group)
     labels = torch.arange(16) % 10
     optimizer = torch.optim.AdamW(aware.parameters(), lr=0.003)
     steps = list(train(aware, [(images, labels)], optimizer, epochs=8, precision=precision))
@@ -52,7 +53,7 @@ def trained(bits: int, group: int | None, precision: str = "fp32") -> tuple[nn.M
 def test_finished_is_the_quantized_float_model_to_the_bit(bits: int, group: int | None) -> None:
     aware, images = trained(bits, group)
     before = copy.deepcopy(aware.state_dict())
-    small, expected = finish(aware), quantize_weights(behind(aware), bits, group)
+    small, expected = finish(aware), quantize.weights(behind(aware), bits, group)
     for model in (aware, small, expected):
         model.eval()
     state = small.state_dict()
@@ -69,10 +70,10 @@ def test_finished_is_the_quantized_float_model_to_the_bit(bits: int, group: int 
 def test_training_moves_the_float_weights_and_rounds_them_anew() -> None:
     model, images = support.make("convnet", batch=16)
     before = support.snapshot(model)
-    aware = quantization_aware(model, bits=4)
+    aware = quantize.aware(model, bits=4)
     assert support.unchanged(model, before)
     aware.eval()
-    assert torch.equal(aware(images), quantize_weights(model, 4)(images))
+    assert torch.equal(aware(images), quantize.weights(model, 4)(images))
     assert {
         n.replace("parametrizations.", "").removesuffix(".original")
         for n in dict(aware.named_parameters())
@@ -95,7 +96,7 @@ def test_gradient_is_that_of_the_rounded_weights(bits: int, group: int | None) -
     """
     model, images = support.make("convnet", batch=8)
     labels = torch.arange(8)
-    aware, rounded = quantization_aware(model, bits, group), copy.deepcopy(model)
+    aware, rounded = quantize.aware(model, bits, group), copy.deepcopy(model)
     with torch.no_grad():
         for name, weight in weights(aware).items():
             rounded.get_parameter(name).copy_(weight)
@@ -146,8 +147,8 @@ def test_training_with_rounding_ends_below_rounding_afterwards(bits: int) -> Non
         return F.mse_loss(model(inputs), targets).item()
 
     fit(model, 0.03, 300)
-    afterwards = quantize_weights(fit(copy.deepcopy(model), 0.01, 200), bits)
-    aware = finish(fit(quantization_aware(model, bits), 0.01, 200))
+    afterwards = quantize.weights(fit(copy.deepcopy(model), 0.01, 200), bits)
+    aware = finish(fit(quantize.aware(model, bits), 0.01, 200))
     assert loss(aware) < 0.6 * loss(afterwards)
 
 
@@ -156,7 +157,7 @@ def test_trains_in_bf16_and_other_kinds_of_layers_stay_float() -> None:
     assert all(p.dtype == torch.float32 for p in aware.parameters())
     assert torch.equal(finish(aware).eval()(images), aware.eval()(images))
     vit, images = support.make("vit")
-    aware = quantization_aware(vit, 4, keep_float=["heads.head"])
+    aware = quantize.aware(vit, 4, keep_float=["heads.head"])
     aware.train()(images).sum().backward()
     attention = aware.encoder.layers[0].self_attention.parametrizations.in_proj_weight
     assert attention.original.grad.abs().sum() > 0
@@ -168,7 +169,7 @@ def test_trains_in_bf16_and_other_kinds_of_layers_stay_float() -> None:
 
 
 def test_an_assigned_weight_is_the_float_one() -> None:
-    aware = quantization_aware(nn.Linear(40, 3), 4, 16)
+    aware = quantize.aware(nn.Linear(40, 3), 4, 16)
     weight = torch.randn(3, 40)
     aware.weight = weight
     assert torch.equal(aware.parametrizations.weight.original, weight)
@@ -178,18 +179,18 @@ def test_an_assigned_weight_is_the_float_one() -> None:
 def test_refuses_bad_input() -> None:
     model = models.mlp(inputs=4, hidden=8)
     with pytest.raises(ValueError, match="bits must be a whole number from 2 to 8, got 1"):
-        quantization_aware(model, 1)
+        quantize.aware(model, 1)
     with pytest.raises(ValueError, match="group must be"):
-        quantization_aware(model, 4, 0)
+        quantize.aware(model, 4, 0)
     with pytest.raises(ValueError, match="keep_float names no layer"):
-        quantization_aware(model, keep_float=["nose"])
-    for unfit in (model, quantize_weights(model)):
-        with pytest.raises(ValueError, match="make it with quantization_aware first"):
+        quantize.aware(model, keep_float=["nose"])
+    for unfit in (model, quantize.weights(model)):
+        with pytest.raises(ValueError, match="make it with quantize.aware first"):
             finish(unfit)
-    for again in (quantize_weights, quantization_aware):
+    for again in (quantize.weights, quantize.aware):
         with pytest.raises(ValueError, match="parametrized already"):
-            again(quantization_aware(model))
+            again(quantize.aware(model))
     tied = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     tied[1].weight = tied[0].weight
     with pytest.raises(ValueError, match="0.weight and 1.weight are one tensor"):
-        quantization_aware(tied)
+        quantize.aware(tied)

@@ -6,9 +6,9 @@ from support.quantizing import products, stored
 from torch import Tensor, nn
 
 from labkit import models
+from labkit.compression import quantize
 from labkit.compression.agreement import decibels
 from labkit.compression.quantize.affine import grid_of, integer_linear
-from labkit.compression.quantize.dynamic import quantize_dynamic
 from labkit.compression.quantize.int8_model import Int8Model
 from labkit.compression.quantize.lowering import int8_kernels
 
@@ -17,7 +17,7 @@ LAYER = nn.Linear(24, 5)
 
 @pytest.fixture(scope="module")
 def layer() -> Int8Model:
-    return quantize_dynamic(LAYER, torch.randn(4, 24))
+    return quantize.dynamic(LAYER, torch.randn(4, 24))
 
 
 @pytest.mark.parametrize("size", [0.01, 1.0, 1000.0])
@@ -35,7 +35,7 @@ def test_one_layer_is_the_integer_product_by_hand_at_any_size(
 def test_linear_layers_of_a_transformer_run_in_int8_kernels() -> None:
     torch.manual_seed(0)
     model = models.transformer(vocabulary=32, width=16, depth=1, heads=2, context=8)
-    dynamic = quantize_dynamic(model.train(), torch.randint(32, (4, 8)))
+    dynamic = quantize.dynamic(model.train(), torch.randint(32, (4, 8)))
     assert model.training and dynamic.reference.kind == "dynamic"
     if int8_kernels():
         assert products(dynamic) == {"int8 linear": 7}
@@ -58,7 +58,7 @@ def test_convolutions_stay_in_float_and_several_inputs_are_taken() -> None:
             return self.answer(torch.cat([seen, vector], 1))
 
     model, example = Two(), (torch.randn(3, 1, 4, 4), torch.randn(3, 2))
-    dynamic = quantize_dynamic(model, example)
+    dynamic = quantize.dynamic(model, example)
     assert {name for name in stored(dynamic) if ".int8" in name} == {"answer.weight.int8"}
     assert torch.equal(stored(dynamic)["see.weight"], model.see.weight)
     if int8_kernels():
@@ -70,11 +70,11 @@ def test_convolutions_stay_in_float_and_several_inputs_are_taken() -> None:
 
 def test_what_it_refuses() -> None:
     with pytest.raises(ValueError, match="Conv2d has no linear layers"):
-        quantize_dynamic(nn.Conv2d(1, 1, 3), torch.randn(2, 1, 5, 5))
+        quantize.dynamic(nn.Conv2d(1, 1, 3), torch.randn(2, 1, 5, 5))
     with pytest.raises(TypeError, match="model must be"):
-        quantize_dynamic("model", torch.randn(2, 24))  # type: ignore[arg-type]
+        quantize.dynamic("model", torch.randn(2, 24))  # type: ignore[arg-type]
     for example in ((), [torch.randn(2, 24)], torch.tensor(1.0)):
         with pytest.raises(ValueError, match="example must be"):
-            quantize_dynamic(LAYER, example)  # type: ignore[arg-type]
+            quantize.dynamic(LAYER, example)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="Linear cannot be traced by torch.export"):
-        quantize_dynamic(LAYER, torch.randn(2, 23))
+        quantize.dynamic(LAYER, torch.randn(2, 23))

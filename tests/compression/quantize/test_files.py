@@ -11,12 +11,9 @@ from support.quantizing import pictures, trained
 from torch import nn
 
 from labkit import models
-from labkit.compression.quantize.dynamic import quantize_dynamic
+from labkit.compression import quantize
 from labkit.compression.quantize.file_size import file_bytes, predicted_bytes
-from labkit.compression.quantize.files import load_quantized, save_quantized
 from labkit.compression.quantize.int8_model import Int8Model
-from labkit.compression.quantize.static import quantize_static
-from labkit.compression.quantize.weight_only import quantize_weights
 
 BATCHES = pictures(2)
 IMAGES = BATCHES[0][0]
@@ -29,13 +26,13 @@ def net() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def mixed(net: nn.Module) -> Int8Model:
-    return quantize_static(net, BATCHES, ranges="percentile", keep_float=["blocks.0", "head"])
+    return quantize.static(net, BATCHES, ranges="percentile", keep_float=["blocks.0", "head"])
 
 
 @pytest.fixture(scope="module")
 def static_file(mixed: Int8Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("files") / "static.safetensors"
-    save_quantized(mixed, path)
+    quantize.save(mixed, path)
     return path
 
 
@@ -49,7 +46,7 @@ def header(path: Path) -> tuple[int, dict[str, object]]:
 def test_a_static_model_comes_back_to_the_bit(mixed: Int8Model, static_file: Path) -> None:
     fresh = models.convnet(8).train()
     before = {name: tensor.clone() for name, tensor in fresh.state_dict().items()}
-    loaded = load_quantized(static_file, fresh)
+    loaded = quantize.load(static_file, fresh)
     assert torch.equal(loaded(IMAGES), mixed(IMAGES))
     assert torch.equal(loaded(IMAGES[:3]), mixed(IMAGES[:3]))
     assert isinstance(loaded, Int8Model)
@@ -61,10 +58,10 @@ def test_a_static_model_comes_back_to_the_bit(mixed: Int8Model, static_file: Pat
 
 
 def test_a_dynamic_model_comes_back_to_the_bit(tmp_path: Path) -> None:
-    dynamic = quantize_dynamic(nn.Linear(6, 3), torch.randn(2, 6))
-    save_quantized(dynamic, tmp_path / "file")
+    dynamic = quantize.dynamic(nn.Linear(6, 3), torch.randn(2, 6))
+    quantize.save(dynamic, tmp_path / "file")
     inputs = torch.randn(5, 6)
-    loaded = load_quantized(tmp_path / "file", nn.Linear(6, 3))
+    loaded = quantize.load(tmp_path / "file", nn.Linear(6, 3))
     assert torch.equal(loaded(inputs), dynamic(inputs))
 
 
@@ -72,9 +69,9 @@ def test_a_dynamic_model_comes_back_to_the_bit(tmp_path: Path) -> None:
 def test_weights_only_come_back_to_the_bit(
     net: nn.Module, tmp_path: Path, bits: int, group: int | None
 ) -> None:
-    smaller = quantize_weights(net, bits, group, keep_float=("stem",)).eval()
-    save_quantized(smaller, tmp_path / "file")
-    loaded = load_quantized(tmp_path / "file", models.convnet(8).eval())
+    smaller = quantize.weights(net, bits, group, keep_float=("stem",)).eval()
+    quantize.save(smaller, tmp_path / "file")
+    loaded = quantize.load(tmp_path / "file", models.convnet(8).eval())
     assert torch.equal(loaded(IMAGES), smaller(IMAGES))
     assert torch.equal(loaded.stem.weight, net.stem.weight)
 
@@ -95,7 +92,7 @@ def test_the_tensors_of_a_weight_only_file_take_what_was_predicted(
     tmp_path: Path, build: Callable[[], nn.Module], bits: int, group: int | None
 ) -> None:
     model, path = build(), tmp_path / "file"
-    save_quantized(quantize_weights(model, bits, group), path)
+    quantize.save(quantize.weights(model, bits, group), path)
     assert path.stat().st_size - header(path)[0] == predicted_bytes(model, bits, group)
 
 
@@ -105,7 +102,7 @@ def test_a_static_file_takes_what_was_predicted_and_a_quarter_of_the_float_one(
 ) -> None:
     model, path = models.convnet(width), tmp_path / "file"
     images = torch.randn(2, 1, 8, 8)
-    save_quantized(quantize_static(model, [(images, None)]), path)
+    quantize.save(quantize.static(model, [(images, None)]), path)
     save_file(model.state_dict(), tmp_path / "float")
     size, (before_tensors, _) = path.stat().st_size, header(path)
     assert size - before_tensors == predicted_bytes(model, static=True)
@@ -116,7 +113,7 @@ def test_a_static_file_takes_what_was_predicted_and_a_quarter_of_the_float_one(
 def test_a_static_transformer_takes_what_was_predicted(tmp_path: Path) -> None:
     model = models.transformer(vocabulary=32, width=16, depth=1, heads=2, context=8)
     tokens, path = torch.randint(32, (2, 8)), tmp_path / "file"
-    save_quantized(quantize_static(model, [(tokens, tokens)]), path)
+    quantize.save(quantize.static(model, [(tokens, tokens)]), path)
     assert path.stat().st_size - header(path)[0] == predicted_bytes(model, static=True)
 
 
@@ -137,28 +134,28 @@ def test_other_files_and_architectures_are_refused(
         (models.mlp(), "quantized ConvNet that does not fit the .* given"),
     ):
         with pytest.raises(ValueError, match=message):
-            load_quantized(static_file, wrong)
-    save_quantized(quantize_weights(net), tmp_path / "weights")
+            quantize.load(static_file, wrong)
+    quantize.save(quantize.weights(net), tmp_path / "weights")
     with pytest.raises(ValueError, match=r"does not fit the ConvNet given: .*should be"):
-        load_quantized(tmp_path / "weights", models.convnet(16))
+        quantize.load(tmp_path / "weights", models.convnet(16))
     save_file(net.state_dict(), tmp_path / "plain")
-    with pytest.raises(ValueError, match="not written by save_quantized"):
-        load_quantized(tmp_path / "plain", net)
+    with pytest.raises(ValueError, match="not written by quantize.save"):
+        quantize.load(tmp_path / "plain", net)
     whole = static_file.read_bytes()
     for count in (0, 5, 100, len(whole) - 1):
         (tmp_path / "cut").write_bytes(whole[:count])
         with pytest.raises(ValueError, match="cut is no whole safetensors file"):
-            load_quantized(tmp_path / "cut", net)
+            quantize.load(tmp_path / "cut", net)
     with pytest.raises(FileNotFoundError, match="absent"):
-        load_quantized(tmp_path / "absent", net)
+        quantize.load(tmp_path / "absent", net)
 
 
 def test_a_float_model_is_not_saved_and_an_older_file_stays(
     net: nn.Module, static_file: Path
 ) -> None:
     before = static_file.read_bytes()
-    with pytest.raises(TypeError, match=r"must come from quantize_static, .* got ConvNet"):
-        save_quantized(net, static_file)
+    with pytest.raises(TypeError, match=r"must come from quantize.static, .* got ConvNet"):
+        quantize.save(net, static_file)
     assert static_file.read_bytes() == before and len(list(static_file.parent.iterdir())) == 1
 
 
@@ -167,6 +164,6 @@ def test_file_bytes_are_those_of_the_file(tmp_path):
     state = model.state_dict()
     numbers = sum(tensor.nbytes for tensor in state.values())
     assert 0 < file_bytes(model) - numbers < 100 * len(state)  # the header: names and shapes
-    packed = quantize_weights(model, bits=4)
-    save_quantized(packed, path)
+    packed = quantize.weights(model, bits=4)
+    quantize.save(packed, path)
     assert file_bytes(packed) == path.stat().st_size < numbers

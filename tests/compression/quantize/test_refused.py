@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from labkit.compression import quantize
 from labkit.compression.quantize import torchao_import
-from labkit.compression.quantize.static import quantize_static
 
 X = torch.randn(4, 6)
 LINEAR = nn.Linear(6, 2)
@@ -64,7 +64,7 @@ class Broken(nn.Module):
 def test_models(model: nn.Module, message: str) -> None:
     model.train()
     with pytest.raises(ValueError, match=message) as caught:
-        quantize_static(model, [(X, None)])
+        quantize.static(model, [(X, None)])
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
     assert model.training
 
@@ -83,25 +83,25 @@ def test_models(model: nn.Module, message: str) -> None:
 )
 def test_batches(batches: list[object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        quantize_static(LINEAR, batches)  # type: ignore[arg-type]
+        quantize.static(LINEAR, batches)  # type: ignore[arg-type]
 
 
 def test_arguments() -> None:
     with pytest.raises(ValueError, match="ranges must be one of min-max, percentile, mse"):
-        quantize_static(LINEAR, [(X, None)], ranges="max")
+        quantize.static(LINEAR, [(X, None)], ranges="max")
     model = nn.Sequential(LINEAR, nn.ReLU())
     with pytest.raises(ValueError, match="no module of the model: '2', 'head'; there are 0, 1"):
-        quantize_static(model, [(X, None)], keep_float=["head", "0", "2"])
+        quantize.static(model, [(X, None)], keep_float=["head", "0", "2"])
     with pytest.raises(TypeError, match="collection of names"):
-        quantize_static(model, [(X, None)], keep_float="0")
+        quantize.static(model, [(X, None)], keep_float="0")
     with pytest.raises(TypeError, match="model must be"):
-        quantize_static("model", [(X, None)])  # type: ignore[arg-type]
+        quantize.static("model", [(X, None)])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no convolutions and linear layers"):
-        quantize_static(model, [(X, None)], keep_float=["0"])
+        quantize.static(model, [(X, None)], keep_float=["0"])
 
 
 def test_inputs_of_the_result() -> None:
-    static = quantize_static(LINEAR, [(X, None)])
+    static = quantize.static(LINEAR, [(X, None)])
     for wrong in (torch.randn(4, 7), X.double(), torch.randn(4, 2, 6)):
         with pytest.raises(ValueError, match=r"inputs must be torch.float32 \('batch', 6\), got"):
             static(wrong)

@@ -5,11 +5,11 @@ import torch
 from support.quantizing import pictures, trained
 from torch import Tensor
 
+from labkit.compression import quantize
 from labkit.compression.quantize import int8_model, rounding
 from labkit.compression.quantize.int8_model import Int8Model
 from labkit.compression.quantize.lowering import int8_kernels
 from labkit.compression.quantize.rounding import dequantize_per_tensor, quantize_per_tensor
-from labkit.compression.quantize.static import quantize_static
 from labkit.compression.quantize.torchao_import import pt2e
 
 ROUNDINGS = {
@@ -70,7 +70,7 @@ def test_what_comes_in_is_left_alone():
 @pytest.mark.parametrize("kernels", [int8_kernels(), ""])
 def test_a_model_rounds_in_pieces_and_computes_the_same(kernels, monkeypatch):
     monkeypatch.setattr(int8_model, "int8_kernels", lambda: kernels)
-    model = quantize_static(trained(), pictures(), keep_float=["blocks.1.shortcut"])
+    model = quantize.static(trained(), pictures(), keep_float=["blocks.1.shortcut"])
     targets = [node.target for node in model.graph.graph.nodes]
     assert quantize_per_tensor in targets and dequantize_per_tensor in targets
     images = pictures(1, seed=5)[0][0]

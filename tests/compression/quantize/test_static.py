@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labkit import models
+from labkit.compression import quantize
 from labkit.compression.agreement import decibels
 from labkit.compression.quantize import int8_model, lowering
 from labkit.compression.quantize.affine import grid, grid_of, integer_linear, to_integers
@@ -17,7 +18,6 @@ from labkit.compression.quantize.int8_model import Int8Model
 from labkit.compression.quantize.lowering import int8_kernels
 from labkit.compression.quantize.observers import Reservoir, classes
 from labkit.compression.quantize.ranges import percentile
-from labkit.compression.quantize.static import quantize_static
 from labkit.measure import interleave
 from labkit.training import evaluate
 
@@ -36,7 +36,7 @@ def before(net: nn.Module) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def static(net: nn.Module, before: dict[str, Tensor]) -> Int8Model:
-    return quantize_static(net, BATCHES)
+    return quantize.static(net, BATCHES)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_every_convolution_and_linear_layer_runs_in_an_int8_kernel(static: Int8M
 def test_linear_layers_on_three_dimensions_run_in_int8_kernels() -> None:
     model = models.transformer(vocabulary=32, width=16, depth=1, heads=2, context=8)
     tokens = torch.randint(32, (4, 8))
-    static = quantize_static(model, [(tokens, tokens)])
+    static = quantize.static(model, [(tokens, tokens)])
     if int8_kernels():
         assert products(static) == {"int8 linear": 7}
     more = torch.randint(32, (9, 8))
@@ -109,7 +109,7 @@ def test_one_layer_is_the_integer_product_by_hand(bias: bool) -> None:
     torch.manual_seed(0)
     layer = nn.Linear(24, 5, bias=bias)
     calibration = [(torch.rand(8, 24) - 0.3, torch.zeros(8)) for _ in range(3)]
-    static = quantize_static(layer, calibration)
+    static = quantize.static(layer, calibration)
     seen = torch.cat([x for x, _ in calibration])
     inputs = 2 * torch.rand(7, 24) - 1  # some lie outside and are clipped
     weight = layer.weight.detach()
@@ -170,14 +170,14 @@ def test_it_is_used_like_a_model(static: Int8Model, images: Tensor) -> None:
 
 def test_a_copy_works_and_a_pickle_is_refused(static: Int8Model, images: Tensor) -> None:
     assert torch.equal(copy.deepcopy(static)(images), static(images))
-    with pytest.raises(TypeError, match="save_quantized"):
+    with pytest.raises(TypeError, match="quantize.save"):
         pickle.dumps(static)
 
 
 def test_a_model_in_training_mode_is_taken_as_in_evaluation(images: Tensor) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.Linear(256, 4)).train()
-    static = quantize_static(model, BATCHES)
+    static = quantize.static(model, BATCHES)
     with torch.no_grad():
         assert decibels(model[2](images.flatten(1)), static(images)) > 25
     assert all(module.training for module in model.modules())
@@ -214,7 +214,7 @@ def test_sums_are_right_in_any_layout_and_not_written_into_the_input(
     torch.manual_seed(0)
     inputs, model = torch.randn(shape), build()
     given = inputs.clone()
-    static = quantize_static(model, [(inputs, None)])
+    static = quantize.static(model, [(inputs, None)])
     first = static(given)
     assert torch.equal(given, inputs) and torch.equal(static(given), first)
     with torch.no_grad():
@@ -226,7 +226,7 @@ def test_named_modules_stay_in_float(images: Tensor) -> None:
     torch.manual_seed(0)
     block = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3))
     model = nn.Sequential(block, nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 5))
-    mixed = quantize_static(model, BATCHES[:1], keep_float=["0", "4"])
+    mixed = quantize.static(model, BATCHES[:1], keep_float=["0", "4"])
     tensors = stored(mixed)
     floats = {name for name in tensors if name.endswith("weight")}
     assert floats == {"0.0.weight", "0.3.weight", "4.weight"}

@@ -8,9 +8,9 @@ from support.quantizing import products
 from torch import nn
 from torchvision.models import VisionTransformer, mobilenet_v3_small, resnet18
 
+from labkit.compression import quantize
 from labkit.compression.agreement import decibels
 from labkit.compression.quantize.lowering import int8_kernels
-from labkit.compression.quantize.static import quantize_static
 
 
 def vision_transformer() -> nn.Module:
@@ -38,7 +38,7 @@ def test_known_architectures(build: Callable[[], nn.Module], kernels: dict[str, 
     with torch.no_grad():
         for _ in range(3):  # statistics that fit the weights
             model(torch.randn(8, 3, 32, 32))
-        static = quantize_static(model, [(images, None)])
+        static = quantize.static(model, [(images, None)])
         if int8_kernels():
             assert products(static) == kernels
         more = images[:5]

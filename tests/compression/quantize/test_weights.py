@@ -8,13 +8,8 @@ from support import pruning as support
 from torch import Tensor, nn
 
 from labkit import models
-from labkit.compression.quantize.weight_only import (
-    grouped,
-    pack,
-    quantizable,
-    quantize_weights,
-    unpack,
-)
+from labkit.compression import quantize
+from labkit.compression.quantize.weight_only import grouped, pack, quantizable, unpack
 
 SETTINGS = [(8, None), (4, 32), (4, None), (3, 10)]
 
@@ -52,7 +47,7 @@ def by_hand(weight: Tensor, bits: int, group: int | None) -> tuple[Tensor, Tenso
 def test_equal_to_the_model_with_rounded_weights(name: str, bits: int, group: int | None) -> None:
     model, inputs = make(name)
     before = support.snapshot(model)
-    small = quantize_weights(model, bits, group)
+    small = quantize.weights(model, bits, group)
     assert support.unchanged(model, before)
 
     rounded, weights = copy.deepcopy(model), quantizable(model)
@@ -75,7 +70,7 @@ def test_equal_to_the_model_with_rounded_weights(name: str, bits: int, group: in
 @pytest.mark.parametrize(("bits", "group"), SETTINGS)
 def test_only_packed_integers_and_scales_are_stored(bits: int, group: int | None) -> None:
     model, _ = make("vit")
-    state, weights = quantize_weights(model, bits, group).state_dict(), quantizable(model)
+    state, weights = quantize.weights(model, bits, group).state_dict(), quantizable(model)
     assert not set(weights) & set(state)
     for full, (layer, name) in weights.items():
         path = f"{full.removesuffix(name)}parametrizations.{name}.original"
@@ -91,16 +86,16 @@ def test_only_packed_integers_and_scales_are_stored(bits: int, group: int | None
 
 def test_four_bits_in_groups_take_five_bits_a_weight() -> None:
     layer = nn.Linear(256, 64, bias=False)
-    stored = quantize_weights(layer, 4, 32).state_dict().values()
+    stored = quantize.weights(layer, 4, 32).state_dict().values()
     assert sum(t.numel() * t.element_size() for t in stored) == 256 * 64 * 5 // 8
 
 
 @pytest.mark.parametrize(("bits", "group"), SETTINGS)
 def test_another_model_loads_what_was_stored(bits: int, group: int | None) -> None:
     model, images = make("convnet")
-    small = quantize_weights(model, bits, group)
+    small = quantize.weights(model, bits, group)
     torch.manual_seed(9)
-    other = quantize_weights(models.convnet(width=4), bits, group).eval()
+    other = quantize.weights(models.convnet(width=4), bits, group).eval()
     assert not support.same(other(images), small(images))
     other.load_state_dict(small.state_dict())
     assert torch.equal(other(images), small(images))
@@ -110,7 +105,7 @@ def test_another_model_loads_what_was_stored(bits: int, group: int | None) -> No
 
 def test_a_copy_is_a_model_of_its_own() -> None:
     model, images = make("vit")
-    small = quantize_weights(model, 4, 32)
+    small = quantize.weights(model, 4, 32)
     before = small(images)
     copied = copy.deepcopy(small)
     assert torch.equal(copied(images), before)
@@ -122,7 +117,7 @@ def test_a_copy_is_a_model_of_its_own() -> None:
 
 def test_attention_gives_the_same_on_its_fast_and_its_slow_path() -> None:
     """nn.MultiheadAttention hands its weights to one kernel when no gradient is asked for."""
-    small = quantize_weights(make("vit")[0], 4, 32)
+    small = quantize.weights(make("vit")[0], 4, 32)
     images = torch.rand(2, 3, 16, 16)
     with torch.no_grad():
         fast = small(images)
@@ -131,12 +126,12 @@ def test_attention_gives_the_same_on_its_fast_and_its_slow_path() -> None:
     names = {"q_proj_weight", "k_proj_weight", "v_proj_weight", "out_proj.weight"}
     assert set(quantizable(apart)) == names
     inputs = torch.rand(2, 3, 8), torch.rand(2, 5, 4), torch.rand(2, 5, 6)
-    whole, small = apart(*inputs)[0], quantize_weights(apart, 8)(*inputs)[0]
+    whole, small = apart(*inputs)[0], quantize.weights(apart, 8)(*inputs)[0]
     assert torch.allclose(whole, small, atol=0.02) and not torch.equal(whole, small)
 
 
 def test_an_assigned_weight_is_stored_anew_and_biases_can_be_trained() -> None:
-    small = quantize_weights(nn.Linear(40, 3), 4, 16)
+    small = quantize.weights(nn.Linear(40, 3), 4, 16)
     weight = torch.randn(3, 40)
     small.weight = weight
     assert torch.equal(small.weight, by_hand(weight, 4, 16)[0])
@@ -146,7 +141,7 @@ def test_an_assigned_weight_is_stored_anew_and_biases_can_be_trained() -> None:
 
 def test_half_precision_keeps_the_integers() -> None:
     model, images = make("convnet")
-    small = quantize_weights(model, 4, 32)
+    small = quantize.weights(model, 4, 32)
     half = copy.deepcopy(small).to(torch.bfloat16)
     assert half(images.bfloat16()).dtype == torch.bfloat16
     packed = small.stem.parametrizations.weight.original0
@@ -159,7 +154,7 @@ def test_more_bits_and_smaller_groups_lose_less() -> None:
     layer = nn.Linear(200, 30)
 
     def error(bits: int, group: int | None) -> float:
-        return float((quantize_weights(layer, bits, group).weight - layer.weight).abs().max())
+        return float((quantize.weights(layer, bits, group).weight - layer.weight).abs().max())
 
     by_bits = [error(bits, None) for bits in range(2, 9)]
     assert by_bits == sorted(by_bits, reverse=True) and by_bits[0] > 50 * by_bits[-1]
@@ -169,7 +164,7 @@ def test_more_bits_and_smaller_groups_lose_less() -> None:
     assert grouped(layer.weight, 999).shape == (30, 200)  # no longer than the channel
     assert grouped(layer.weight, 150).shape == (60, 150)
     answer = model(images)
-    far = [(quantize_weights(model, bits)(images) - answer).norm() for bits in (3, 5, 8)]
+    far = [(quantize.weights(model, bits)(images) - answer).norm() for bits in (3, 5, 8)]
     assert far[0] > 2 * far[1] > 4 * far[2]
 
 
@@ -199,7 +194,7 @@ def test_weights_are_those_of_torchao_where_the_scheme_is_the_same() -> None:
         torch.int4, PerGroup(16), mapping_type=MappingType.SYMMETRIC_NO_CLIPPING_ERR
     )
     quantize_(theirs, config)
-    ours = quantize_weights(model, 4, 16)
+    ours = quantize.weights(model, 4, 16)
     for i in (0, 2):
         assert torch.equal(theirs[i].weight.dequantize(), ours[i].weight)
     assert torch.allclose(ours(x), theirs(x), atol=1e-6)
@@ -208,7 +203,7 @@ def test_weights_are_those_of_torchao_where_the_scheme_is_the_same() -> None:
     quantize_(theirs, Int8WeightOnlyConfig())
     largest = model[0].weight.detach().abs().amax(1)
     assert torch.allclose(theirs[0].weight.scale.flatten(), largest / 127.5)
-    ours = quantize_weights(model, 8)
+    ours = quantize.weights(model, 8)
     assert (largest / 127 >= (theirs[0].weight.dequantize() - ours[0].weight).abs().T).all()
 
 
@@ -217,7 +212,7 @@ def test_weights_are_those_of_torchao_where_the_scheme_is_the_same() -> None:
 
 def test_named_layers_and_other_kinds_stay_float() -> None:
     model, _ = make("convnet")
-    small = quantize_weights(model, 4, keep_float=("stem", "blocks.1.shortcut"))
+    small = quantize.weights(model, 4, keep_float=("stem", "blocks.1.shortcut"))
     names = dict(small.named_parameters())
     assert torch.equal(names["stem.weight"], model.stem.weight)
     assert "blocks.1.shortcut.weight" in names and "head.weight" not in names
@@ -229,15 +224,15 @@ def test_named_layers_and_other_kinds_stay_float() -> None:
     assert set(quantizable(attention, ["out_proj"])) == {"in_proj_weight"}
     twice = nn.ModuleList([layer := nn.Linear(3, 3), layer])  # one layer under two names
     assert set(quantizable(twice)) == {"0.weight"}
-    quantize_weights(twice)
+    quantize.weights(twice)
 
 
 def test_refuses_shared_weights() -> None:
     model = models.transformer(50, width=16, depth=1, heads=2, context=8)
     model.head.weight = model.embedding.token.weight
     with pytest.raises(ValueError, match="embedding.token.weight and head.weight are one tensor"):
-        quantize_weights(model)
-    small = quantize_weights(model, keep_float=["head"])
+        quantize.weights(model)
+    small = quantize.weights(model, keep_float=["head"])
     assert small.head.weight is small.embedding.token.weight
 
 
@@ -245,23 +240,23 @@ def test_refuses_bad_input() -> None:
     model = models.mlp(inputs=4, hidden=8)
     for bits in (1, 9, 4.0):
         with pytest.raises(ValueError, match="bits must be a whole number from 2 to 8"):
-            quantize_weights(model, bits)
+            quantize.weights(model, bits)
     for group in (0, 2.5, True):
         with pytest.raises(ValueError, match="group must be a whole number of at least 1"):
-            quantize_weights(model, 4, group)
+            quantize.weights(model, 4, group)
     with pytest.raises(TypeError, match="model must be a torch.nn.Module, got list"):
-        quantize_weights([model])
+        quantize.weights([model])
     with pytest.raises(TypeError, match="keep_float must be a collection of names"):
-        quantize_weights(model, keep_float="head")
+        quantize.weights(model, keep_float="head")
     with pytest.raises(ValueError, match="keep_float names no layer of the model: nose"):
-        quantize_weights(model, keep_float=["nose"])
+        quantize.weights(model, keep_float=["nose"])
     with pytest.raises(ValueError, match="nothing to quantize"):
-        quantize_weights(nn.BatchNorm2d(3))
+        quantize.weights(nn.BatchNorm2d(3))
     with pytest.raises(ValueError, match="is parametrized already"):
-        quantize_weights(quantize_weights(model))
+        quantize.weights(quantize.weights(model))
     with pytest.raises(ValueError, match="must be float32 and finite, got torch.float64"):
-        quantize_weights(copy.deepcopy(model).double())
+        quantize.weights(copy.deepcopy(model).double())
     with torch.no_grad():
         next(model.parameters())[0] = float("nan")
     with pytest.raises(ValueError, match="weight must be float32 and finite"):
-        quantize_weights(model)
+        quantize.weights(model)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from labkit.compression.quantize.report import LayerError
+from labkit.compression.quantize.layer_noise import LayerError
 from labkit.lessons.quantization import pictures
 from labkit.widgets.style import to_png
 

@@ -12,7 +12,7 @@ from torch import nn
 from labkit import models
 from labkit.compression.quantize import grid, round_trip
 from labkit.compression.quantize.affine import grid_of
-from labkit.compression.quantize.report import LayerError
+from labkit.compression.quantize.layer_noise import LayerError
 from labkit.lessons import predict
 from labkit.lessons.quantization import checks, measure, words
 from labkit.lessons.quantization.measure import Bounds, Quality

@@ -7,7 +7,7 @@ batch norm folded in, ReLU, the sum of a residual block) runs in integers, in on
 Weights: symmetric, a scale for each output channel. Activations: 0 ... 255 with a zero point, one
 scale a tensor. Normalisation, softmax, GELU and other curves stay in float. It is the fastest way
 where processors have int8 instructions (`int8_kernels()`), most of all for convolutions; where the
-inputs differ much from those of the calibration, `quantize_dynamic` is safer.
+inputs differ much from those of the calibration, `dynamic` is safer.
 
 Engine: torchao's PT2E with its x86 quantizer; observers and lowering are ours.
 
@@ -28,7 +28,7 @@ from labkit.compression.quantize.ranges import check_ranges
 from labkit.compression.quantize.torchao_import import pt2e
 
 
-def quantize_static(
+def static(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
     ranges: str = "min-max",
@@ -63,11 +63,11 @@ def static_quantizer(ranges: str) -> Any:
         qscheme=torch.per_tensor_affine,
         observer_or_fake_quant_ctr=activation.with_args(ranges=ranges),
     )
-    config = torchao.QuantizationConfig(activations, activations, weights(), None, False)
+    config = torchao.QuantizationConfig(activations, activations, weight_spec(), None, False)
     return torchao.X86InductorQuantizer().set_global(config)
 
 
-def weights() -> Any:
+def weight_spec() -> Any:
     """Return what becomes of weights: int8, symmetric, a scale for each output channel."""
     return pt2e().QuantizationSpec(
         dtype=torch.int8,

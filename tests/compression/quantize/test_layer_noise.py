@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from labkit import models
+from labkit.compression import quantize
 from labkit.compression.quantize.affine import grid, grid_of, round_trip
+from labkit.compression.quantize.layer_noise import LayerError, layer_errors, leave_in_float
 from labkit.compression.quantize.ranges import RANGES
-from labkit.compression.quantize.report import LayerError, layer_errors, leave_in_float
-from labkit.compression.quantize.weight_only import quantize_weights
 
 
 @pytest.fixture(autouse=True)
@@ -256,7 +256,7 @@ def test_the_names_are_those_that_quantizing_takes():
     middle = sorted(error.both for error in errors)[len(errors) // 2]
     kept = leave_in_float(errors, middle)
     assert 0 < len(kept) < len(errors)
-    small = quantize_weights(model, keep_float=kept)
+    small = quantize.weights(model, keep_float=kept)
     layers = {error.name: small.get_submodule(error.name) for error in errors}
     assert [name for name in layers if is_parametrized(layers[name])] == [
         error.name for error in errors if error.name not in kept

@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from labkit.compression.quantize.exported import convert
 from labkit.compression.quantize.int8_model import Int8Model
-from labkit.compression.quantize.static import weights
+from labkit.compression.quantize.static_int8 import weight_spec
 from labkit.compression.quantize.torchao_import import pt2e
 
 
-def quantize_dynamic(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> Int8Model:
+def dynamic(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> Int8Model:
     """Return the model with its linear layers in int8, for inputs like `example`.
 
     Args:
@@ -49,5 +49,5 @@ def dynamic_quantizer() -> object:
         is_dynamic=True,
         observer_or_fake_quant_ctr=torchao.PlaceholderObserver.with_args(),
     )
-    config = torchao.QuantizationConfig(activations, activations, weights(), None, False)
+    config = torchao.QuantizationConfig(activations, activations, weight_spec(), None, False)
     return torchao.X86InductorQuantizer().set_function_type_qconfig(F.linear, config)

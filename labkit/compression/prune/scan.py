@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from labkit.compression.prune.choice import choose
 from labkit.compression.prune.criteria import Scores
 from labkit.compression.prune.graph import ChannelGraph
-from labkit.compression.prune.structured import choose, remove_channels
+from labkit.compression.prune.removal import remove_channels
 from labkit.table import Table
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from labkit.checks import check_positive_int
-from labkit.compression.prune.magnitude import Masks, prunable
+from labkit.compression.prune.masks import Masks, prunable
 
 
 def n_m_mask(weight: Tensor, n: int = 2, m: int = 4) -> Tensor:
@@ -47,7 +47,7 @@ def n_m_mask(weight: Tensor, n: int = 2, m: int = 4) -> Tensor:
 
 
 def n_m_masks(model: nn.Module, n: int = 2, m: int = 4) -> Masks:
-    """Return name of weight -> mask, for `labkit.compression.prune.magnitude.apply_masks`.
+    """Return name of weight -> mask, for `labkit.compression.prune.masks.apply_masks`.
 
     Layers whose inputs m does not divide (the first one of an image network, depthwise
     convolutions) get no mask and stay dense: no kernel would take them.

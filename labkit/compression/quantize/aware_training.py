@@ -5,10 +5,10 @@ forward pass rounds them first, so the loss is that of the rounded network. The 
 them stay and are what the optimizer moves: they add up steps too small to cross to the next
 integer. Their gradient is taken straight through the rounding, as if it were not there.
 
-    aware = quantization_aware(model, bits=4)
-    for step in train(aware, batches, SGD(lr=0.01).build(aware)):
+    rounding = quantize.aware(model, bits=4)
+    for step in train(rounding, batches, SGD(lr=0.01).build(rounding)):
         ...
-    small = finish(aware)  # the same outputs, to the bit
+    small = quantize.finish(rounding)  # the same outputs, to the bit
 
 Start from a trained model; a twentieth of its learning rate, falling to zero over a tenth of its
 training, does well. With 8 bits there is next to nothing to win. Only weights are rounded here;
@@ -38,7 +38,7 @@ from labkit.compression.quantize.weight_only import (
 )
 
 
-def quantization_aware(
+def aware(
     model: nn.Module, bits: int = 4, group: int | None = None, keep_float: Collection[str] = ()
 ) -> nn.Module:
     """Return a copy of the model that rounds its weights in each forward pass; train it as usual.
@@ -48,10 +48,10 @@ def quantization_aware(
 
     Args:
         model: weights in float32; left untouched.
-        bits, group, keep_float: as in `quantize_weights`.
+        bits, group, keep_float: as in `weights`.
 
     Raises:
-        TypeError, ValueError: as `quantize_weights`.
+        TypeError, ValueError: as `weights`.
     """
     check_bits_and_group(bits, group)
     copied = copy.deepcopy(model)
@@ -61,19 +61,19 @@ def quantization_aware(
 
 
 def finish(model: nn.Module) -> nn.Module:
-    """Return what `quantize_weights` makes of the float weights behind a model that was trained so.
+    """Return what `weights` makes of the float weights behind a model that was trained so.
 
     Args:
-        model: made by `quantization_aware`; left untouched.
+        model: made by `aware`; left untouched.
 
     Raises:
         ValueError: the model rounds no weight.
     """
     copied = copy.deepcopy(model)
-    aware = [layer for layer in copied.modules() if _rounded(layer)]
-    if not aware:
-        raise ValueError("model rounds no weight: make it with quantization_aware first")
-    for layer in aware:
+    rounding_layers = [layer for layer in copied.modules() if _rounded(layer)]
+    if not rounding_layers:
+        raise ValueError("model rounds no weight: make it with quantize.aware first")
+    for layer in rounding_layers:
         rounded = _rounded(layer)
         # torch's remove_parametrizations would strip the class, which the given model shares
         layer.__class__ = type_before_parametrizations(layer)

@@ -9,75 +9,29 @@ what the model would with those channels masked by zeros, so what it loses is kn
     keep = choose(taylor_scores(graph, batches), ratio=0.5, multiple=8)
     smaller = remove_channels(model, graph, keep)      # then fine-tune it
 
-Time follows the multiplications only as far as the kernels like the new widths: vector units work
-on 8 or 16 channels at once, so 17 channels can cost what 32 do. `multiple` rounds to such widths.
-Layers that are thin or shallow gain less: reading and writing activations stays. For attention
-heads, other criteria or recurrent layers, take torch-pruning (see `graph`).
+`prune.channels` does these three in one call. For attention heads, other criteria or recurrent
+layers, take torch-pruning (see `graph`).
 """
 
 import copy
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
 import torch
 from torch import Tensor, nn
 
-from labkit.checks import check_positive_int
-from labkit.compression.prune.criteria import Scores
+from labkit.compression.prune.choice import Keep
 from labkit.compression.prune.graph import ChannelGraph, Place
-
-Keep = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Size:
+class ModelSize:
     """Of a model: parameters, operations of a forward pass of the example, bytes of all tensors."""
 
     parameters: int
     flops: int
     bytes: int
-
-
-def choose(
-    scores: Scores,
-    ratio: float | Mapping[str, float],
-    *,
-    together: bool = False,
-    multiple: int = 1,
-) -> Keep:
-    """Return name of group -> bool (units,): which units stay, those of the highest scores.
-
-    At least one unit of each group stays. Equal scores: the earlier channel stays.
-
-    Args:
-        scores: from one of `criteria`.
-        ratio: share of the units to remove, from 0 up to 1 (excluded): one number, or name of
-            group -> number; groups that are not named stay whole.
-        together: rank the units of all groups in one list, so that some layers lose more than
-            others; else each group loses the same share.
-        multiple: keep a multiple of so many units in each group: the nearest one, at least one,
-            at most what there is.
-
-    Raises:
-        ValueError: a ratio out of range, a group that does not exist, or both `together` and
-            ratios by group.
-    """
-    check_positive_int("multiple", multiple)
-    ratios = _ratios(scores, ratio)
-    if together:
-        if isinstance(ratio, Mapping):
-            raise ValueError("ratio must be one number when the groups are ranked together")
-        every = torch.cat(list(scores.values()))
-        order = every.argsort(descending=True, stable=True)
-        stays = torch.zeros_like(every, dtype=torch.bool)
-        stays[order[: len(every) - round(ratio * len(every))]] = True
-        parts = torch.split(stays, [len(score) for score in scores.values()])
-        counts = {name: int(part.sum()) for name, part in zip(scores, parts, strict=True)}
-    else:
-        counts = {n: len(score) - round(ratios[n] * len(score)) for n, score in scores.items()}
-    return {name: _highest(score, counts[name], multiple) for name, score in scores.items()}
 
 
 def remove_channels(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
@@ -127,7 +81,7 @@ def mask_channels(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Modul
     return masked
 
 
-def predict_size(graph: ChannelGraph, keep: Keep) -> Size:
+def predict_size(graph: ChannelGraph, keep: Keep) -> ModelSize:
     """Return what `remove_channels` will leave, computed from the numbers of channels alone.
 
     Args and raises: see `remove_channels`. An empty `keep` gives the size of the whole model.
@@ -147,24 +101,7 @@ def predict_size(graph: ChannelGraph, keep: Keep) -> Size:
             operations -= 2 * positions * (weight.numel() - left[names[id(weight)]])
     parameters = sum(left[n] for n, t in before.items() if isinstance(t, nn.Parameter))
     size = sum(left[name] * tensor.element_size() for name, tensor in before.items())
-    return Size(parameters, operations, size)
-
-
-def _ratios(scores: Scores, ratio: float | Mapping[str, float]) -> dict[str, float]:
-    given = ratio if isinstance(ratio, Mapping) else dict.fromkeys(scores, ratio)
-    for name, value in given.items():
-        if name not in scores:
-            raise ValueError(f"ratio names the group {name!r}; there are {', '.join(scores)}")
-        if isinstance(value, bool) or not 0 <= value < 1:
-            raise ValueError(f"ratio must be from 0 up to but not 1, got {value!r}")
-    return {name: given.get(name, 0.0) for name in scores}
-
-
-def _highest(score: Tensor, count: int, multiple: int) -> Tensor:
-    count = min(max(round(count / multiple), 1) * multiple, len(score))
-    stays = torch.zeros_like(score, dtype=torch.bool)
-    stays[score.argsort(descending=True, stable=True)[:count]] = True
-    return stays
+    return ModelSize(parameters, operations, size)
 
 
 def _stays(graph: ChannelGraph, keep: Keep) -> Tensor:

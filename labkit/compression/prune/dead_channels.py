@@ -25,9 +25,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from labkit.compression.prune.choice import Keep
 from labkit.compression.prune.constants import constants, pads_with_zeros
 from labkit.compression.prune.graph import ChannelGraph, channel_graph
-from labkit.compression.prune.structured import Keep, remove_channels
+from labkit.compression.prune.removal import remove_channels
 from labkit.compression.prune.trace import Example
 from labkit.table import Table
 

@@ -11,7 +11,7 @@ A unit can be frozen: something reads it that must not change, such as the model
 from collections.abc import Iterable, Sequence
 
 
-class Units:
+class Coupling:
     """Channels 0, 1, 2, …, joined to units, some of them frozen with the reason."""
 
     def __init__(self) -> None:

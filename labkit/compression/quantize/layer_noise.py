@@ -6,7 +6,7 @@ more halves the step, so it is worth 6 dB. A layer that stays far below the othe
 numbers in its input or its weights, which stretch the range and leave few steps for the rest.
 
     errors = layer_errors(model, batches)
-    smaller = quantize_static(model, batches, keep_float=leave_in_float(errors))
+    smaller = quantize.static(model, batches, keep_float=leave_in_float(errors))
 
 Each layer is fed what it gets in the float model, so the figures are its own. They do not tell how
 far the noise is carried, nor whether an answer changes: that is what the test set is for. To

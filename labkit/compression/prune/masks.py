@@ -3,7 +3,7 @@
 A trained network keeps its accuracy with most of its weights at zero, more so when they go little
 by little while it trains on. But a dense kernel multiplies by zero as fast as by anything else: the
 model gets no faster and needs no less memory. What it is good for is a file that compresses well,
-and finding out how many weights a task needs. For speed, remove whole channels (`structured`).
+and finding out how many weights a task needs. For speed, remove whole channels (`removal`).
 
 Masks are plain tensors next to the model. Any optimizer works with them, also one with momentum:
 after each step the masked weights are set to zero again, so each forward pass sees them as zero.
