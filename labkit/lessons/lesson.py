@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from gettext import gettext as _
 from typing import Any, TypeVar
 
-from labkit.compare import Quantity, Race, Tradeoff, Verdict, scoreboard
+from labkit.compare import Quantity, Race, Samples, Tradeoff, Verdict, scoreboard
 from labkit.compare.guess import Fate, fate_of
 from labkit.facts import Facts, machine_facts, threads
 from labkit.lessons import minutes
@@ -39,9 +39,9 @@ class Lesson:
         """Return the value for this notebook's profile."""
         return {"smoke": smoke, "quick": quick, "full": full}[self.profile]
 
-    def record(self, race: Race | Tradeoff, what: str) -> str:
-        """Add the race's figures to the scoreboard; return the sentence that says so."""
-        return self._append(race.row(what, notebook=self.number, profile=self.profile))
+    def record(self, measured: Race | Tradeoff | Samples, what: str) -> str:
+        """Add what was measured to the scoreboard; return the sentence that says so."""
+        return self._append(measured.row(what, notebook=self.number, profile=self.profile))
 
     def record_figures(self, what: str, figures: Mapping[str, tuple[Estimate, str]]) -> str:
         """Add {name: (estimate, unit)} to the scoreboard; return the sentence that says so."""

@@ -27,7 +27,6 @@ WITHOUT_WORDS = {"benchmarks/rows.py", "labkit/widgets/charts.py"}
 STILL = {
     "labkit/lessons/data_parallel/ways.py",
     "labkit/lessons/data_parallel/words.py",
-    "labkit/lessons/gradient_aggregation/words.py",
     "labkit/lessons/mixed_precision/measure.py",
     "labkit/lessons/mixed_precision/words.py",
     "labkit/lessons/model_parallel/words.py",

@@ -1,4 +1,4 @@
-"""Notebook 12: the checks of its exercises."""
+"""The exercises of notebook 12."""
 
 from labkit.distributed.collectives.compress import low_rank_numbers
 from labkit.lessons.check import exercise, wrong_number
@@ -9,7 +9,7 @@ NORMS_OF_RESNET18 = 20
 
 
 @exercise(
-    hint="Each rank sends 2 (n - 1) / n times the gradient, 4 bytes a number.",
+    hint="In each of the 2 (n - 1) steps a rank sends one of n chunks; a number has 4 bytes.",
     praise="Twice the gradient, nearly, and never more, however many ranks there are.",
 )
 def resnet_megabytes(answer: object) -> str | None:
@@ -19,9 +19,11 @@ def resnet_megabytes(answer: object) -> str | None:
         right / 4: "That many million numbers: each takes 4 bytes.",
         1e6 * right: "Those are bytes; megabytes are wanted.",
         4 * right: "That is what all ranks send together.",
+        right / 2: "That is the first half of the ring; then the sums go round.",
+        1e6 / 2**20 * right: "Those are MiB; a megabyte is 10⁶ bytes.",
     }
     too_far = "How many chunks does a rank send, and how large?"
-    return wrong_number(answer, right, 0.02, too_far, mistakes)
+    return wrong_number(answer, right, 0.005, too_far, mistakes)
 
 
 @exercise(
@@ -36,7 +38,7 @@ def break_even_kib(answer: object, cost: MessageCost) -> str | None:
         1 / right: "Upside down: a longer latency needs a larger message.",
     }
     too_far = "Set the two terms of the formula equal."
-    return wrong_number(answer, right, 0.02, too_far, mistakes)
+    return wrong_number(answer, right, 0.005, too_far, mistakes)
 
 
 @exercise(
@@ -52,7 +54,7 @@ def low_rank_ratio(answer: object) -> str | None:
         2 * right: "That is rank 1.",
         numbers / right: "So many numbers travel. How many times fewer is that?",
     }
-    return wrong_number(answer, right, 0.02, "The matrix is 64 x (32 x 3 x 3).", mistakes)
+    return wrong_number(answer, right, 0.005, "The matrix is 64 x (32 x 3 x 3).", mistakes)
 
 
 @exercise(

@@ -1,51 +1,63 @@
-"""Notebook 12: what its ranks do. Each function joins the others and returns plain numbers.
+"""What the ranks of notebook 12 do: messages, compressed gradients, means now and then.
 
-The images come from the notebook, which has loaded them anyway: reading the whole set in each rank
-would take a second and a hundred megabytes there.
+Each function joins the other ranks and returns plain numbers or `Samples`. The images come from the
+notebook, which has loaded them anyway: reading the whole set in each rank would take a second and a
+hundred megabytes there.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import count, product
-from statistics import fmean
-from typing import NamedTuple
+from itertools import product
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from labkit import models
-from labkit.data import Batches
+from labkit.compare import STEP_TIME, Quantity, Samples, Verdict
 from labkit.data.images import ImageData
-from labkit.distributed import World, init, tell
-from labkit.distributed.collectives.compress import PowerSGD, low_rank_numbers
+from labkit.distributed import World, init
+from labkit.distributed.collectives.compress import PowerSGD
 from labkit.distributed.collectives.network_meter import NetworkMeter
 from labkit.distributed.collectives.rank_timing import interleave_ranks
-from labkit.distributed.parallel.batch_norm import synchronize_batch_norm
 from labkit.distributed.parallel.data import data_parallel
 from labkit.distributed.parallel.local_sgd import average_ranks
-from labkit.plan.messages import ring_bytes
-from labkit.training import Training, cosine, evaluate, train
+from labkit.lessons.gradient_aggregation.small_training import (
+    CORRECT,
+    DEALS,
+    END_LOSS,
+    end_of,
+    mean_scores,
+    network,
+    rank_batches,
+    training,
+)
+from labkit.training import Batch
+
+SENT = Quantity("bytes sent", "kB", exact=True, scale=1e-3, header="kB a rank")
+
+# -- messages --------------------------------------------------------------------------------
 
 GRADIENT = 2 * 2**20  # bytes that are sent in buckets
-DEALS = ("shuffled", "by class")
-NORMS = ("plain", "synchronized")
+KIB = 1024
+MESSAGE_TIME = Quantity.time("time of as many bytes")
 
 
 def messages(sizes: Sequence[int], rounds: int) -> dict[str, dict[int, list[float]]]:
     """Time all-reduces of one message, and of GRADIENT bytes in buckets, of sizes that divide it.
 
+    The tensors are there already: nothing is computed meanwhile, and no bucket waits to be full.
+
     Returns:
-        {"one message": {its bytes: seconds}, "in buckets": {bytes of a bucket: seconds}}.
+        {"one message": {its bytes: seconds}, "buckets": {bytes of a bucket: seconds}}.
     """
-    kinds = ("one message", "in buckets")
+    kinds = ("one message", "buckets")
     with init() as world:
         whole = torch.zeros(GRADIENT // 4, device=world.device)
         arms: dict[str, Callable[[], object]] = {}
         for size in sizes:
-            buckets = torch.split(whole, size // 4)
-            for kind, sent in zip(kinds, (buckets[:1], buckets), strict=True):
+            pieces = torch.split(whole, size // 4)
+            for kind, sent in zip(kinds, (pieces[:1], pieces), strict=True):
                 arms[f"{kind} {size}"] = partial(_all_reduce, sent)
         times = interleave_ranks(arms, rounds)
     return {kind: {size: times[f"{kind} {size}"] for size in sizes} for kind in kinds}
@@ -56,66 +68,84 @@ def _all_reduce(tensors: Iterable[Tensor]) -> None:
         dist.all_reduce(tensor)
 
 
-class Way(NamedTuple):
-    """What a way to average gradients costs: bytes a rank sends, relative error, seconds."""
+def gathered(sent: Mapping[str, Mapping[int, Sequence[float]]]) -> Verdict:
+    """Return what one message of GRADIENT bytes gains over the smallest buckets.
 
-    sent: float
-    error: float
-    seconds: list[float]
+    Args:
+        sent: see `messages`; GRADIENT is one of its sizes.
+    """
+    sizes = list(sent["buckets"])
+    # All arms, in the order in which they took turns: `Samples` balances who came first by it.
+    times = {f"{kind} of {size // KIB} KiB": sent[kind][size] for size in sizes for kind in sent}
+    samples = Samples.of_timings(times, MESSAGE_TIME)
+    large, small = GRADIENT // KIB, min(sizes) // KIB
+    return samples.verdict(f"one message of {large} KiB", f"buckets of {small} KiB")
 
 
-Hook = tuple[object, Callable[..., object]]
-"""State and hook, as DDP's register_comm_hook takes them."""
+# -- compression -----------------------------------------------------------------------------
+
+AT_A_GIGABIT = Quantity("sending at 1 Gbit/s", "ms", exact=True, scale=8e-6)
+ERROR = Quantity("relative error", "%", "difference", margin=0.1, exact=True, scale=100)
 
 
-def compression(images: ImageData, rounds: int) -> dict[str, Way]:
-    """Compare ways to average the gradients of a step of the conv net, batch 32 a rank."""
-    hooks: dict[str, Hook | None] = {
-        "fp32": None,
-        "bf16": (NetworkMeter(torch.bfloat16), NetworkMeter.hook),
-        "fp16": (NetworkMeter(torch.float16), NetworkMeter.hook),
-    }
-    for rank in (1, 4):  # without feedback, so that the same gradient is sent each time
-        hooks[f"PowerSGD {rank}"] = (PowerSGD(rank, error_feedback=False), PowerSGD.hook)
+def compression(images: ImageData, rounds: int) -> Samples:
+    """Compare ways to average the gradients of a step of the conv net, batch 32 a rank.
+
+    Returns:
+        For each way the times, the bytes that a rank sends, and how far the gradient is from the
+        exact mean, as a share of its length. The baseline sends fp32.
+    """
     with init() as world:
-        batch = next(iter(_batches(images, world, "shuffled", 32, seed=0)))
-        steps = {name: _StepWith(hook, batch, world) for name, hook in hooks.items()}
-        times = interleave_ranks(steps, rounds)
+        batch = next(iter(rank_batches(images, world, "shuffled", 32, seed=0)))
+        dtypes = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+        steps = {name: _Averaged(batch, world, NetworkMeter(t)) for name, t in dtypes.items()}
+        for rank in (1, 4):  # without feedback: it is asked to send the same gradient each time
+            meter = NetworkMeter()
+            power = PowerSGD(rank, error_feedback=False, all_reduce=meter.all_reduce)
+            steps[f"PowerSGD {rank}"] = _Averaged(batch, world, meter, power)
+        samples = Samples.of_timings(interleave_ranks(steps, rounds), STEP_TIME)
         exact = steps["fp32"].gradient()
-        errors = {
-            name: (step.gradient() - exact).norm() / exact.norm() for name, step in steps.items()
-        }
-        shapes = [parameter.shape for parameter in steps["fp32"].model.parameters()]
-        return {
-            name: Way(ring_bytes(sent_size(name, shapes), world.size), float(errors[name]), seconds)
-            for name, seconds in times.items()
-        }
+        for name, step in steps.items():
+            step.meter.take()
+            off = step.gradient() - exact
+            sent, _ = step.meter.take()
+            samples.add(name, SENT, sent)
+            samples.add(name, AT_A_GIGABIT, sent)
+            samples.add(name, ERROR, float(off.norm() / exact.norm()))
+        return samples
 
 
-def sent_size(way: str, shapes: Iterable[torch.Size]) -> int:
-    """Return the bytes in which gradients of these shapes travel, such as in the way "bf16"."""
-    if way.startswith("PowerSGD"):
-        return sum(4 * low_rank_numbers(shape, int(way.split()[1])) for shape in shapes)
-    return sum({"fp32": 4, "bf16": 2, "fp16": 2}[way] * shape.numel() for shape in shapes)
+class _Averaged:
+    """The gradient of one batch, computed again and again and averaged in one way.
 
+    Args:
+        batch: of this rank.
+        world: of all ranks.
+        meter: averages the gradients, or counts for `power`.
+        power: averages them instead, if there is one.
+    """
 
-class _StepWith:
-    """Computes the gradient of one batch again and again, averaged by DDP with a hook."""
-
-    def __init__(self, hook: Hook | None, batch: tuple[Tensor, Tensor], world: World) -> None:
-        self.model, self.batch = _network(world, seed=0, width=16), batch
-        self.wrapped = data_parallel(self.model)
-        if hook is not None:
-            self.wrapped.register_comm_hook(*hook)
+    def __init__(
+        self, batch: Batch, world: World, meter: NetworkMeter, power: PowerSGD | None = None
+    ) -> None:
+        self.meter, self._batch = meter, batch
+        self._model = network(world, seed=0, width=16)
+        self._wrapped = data_parallel(self._model)
+        way = meter if power is None else power
+        self._wrapped.register_comm_hook(way, type(way).hook)
 
     def __call__(self) -> None:
-        self.wrapped.zero_grad()
-        images, labels = self.batch
-        torch.autograd.backward(F.cross_entropy(self.wrapped(images), labels))
+        self._wrapped.zero_grad()
+        images, labels = self._batch
+        torch.autograd.backward(F.cross_entropy(self._wrapped(images), labels))
 
     def gradient(self) -> Tensor:
+        """Return the mean gradient of all ranks, (numbers,)."""
         self()
-        return torch.cat([p.grad.flatten() for p in self.model.parameters() if p.grad is not None])
+        return torch.cat([p.grad.flatten() for p in self._model.parameters() if p.grad is not None])
+
+
+# -- error feedback --------------------------------------------------------------------------
 
 
 def low_rank_training(images: ImageData, steps: int, seeds: int) -> dict[str, list[list[float]]]:
@@ -128,113 +158,64 @@ def low_rank_training(images: ImageData, steps: int, seeds: int) -> dict[str, li
     losses: dict[str, list[list[float]]] = {name: [] for name in ways}
     with init() as world:
         for name, seed in product(ways, range(seeds)):
-            wrapped = data_parallel(_network(world, seed))
+            wrapped = data_parallel(network(world, seed))
             if (feedback := ways[name]) is not None:
                 power = PowerSGD(2, error_feedback=feedback)
                 wrapped.register_comm_hook(power, PowerSGD.hook)
-            batches = _batches(images, world, "shuffled", 32, seed)
-            losses[name].append([step.loss for step in _training(wrapped, batches, steps)])
+            batches = rank_batches(images, world, "shuffled", 32, seed)
+            losses[name].append([step.loss for step in training(wrapped, batches, steps)])
     return losses
 
 
-class Swept(NamedTuple):
-    """Local SGD with one period: bytes a rank sends in a training, accuracy for each seed."""
+def ends(losses: Mapping[str, Sequence[Sequence[float]]]) -> Samples:
+    """Return the mean loss over the last tenth of the steps, seed by seed.
 
-    sent: float
-    accuracies: list[float]
+    Args:
+        losses: see `low_rank_training`; the first way is the baseline.
+    """
+    samples = Samples(losses, (END_LOSS,))
+    for name, seeds in losses.items():
+        for seed, of_steps in enumerate(seeds):
+            samples.add(name, END_LOSS, end_of(of_steps), seed=seed)
+    return samples
 
 
-def periods(
-    images: ImageData, every: Sequence[int], steps: int, seeds: int
-) -> dict[str, dict[int, Swept]]:
+# -- local SGD -------------------------------------------------------------------------------
+
+
+def periods(images: ImageData, every: Sequence[int], steps: int, seeds: int) -> Samples:
     """Train apart, with the mean of the weights every so many steps, on both deals of the images.
 
     Returns:
-        {deal: {steps between two means: result}}.
+        For each "deal, period" the bytes that a rank sends in a training, and the scores on the
+        test images of each seed. The baseline is the first period on the shuffled deal.
     """
-    results: dict[str, dict[int, Swept]] = {deal: {} for deal in DEALS}
+    samples = Samples((rhythm(*arm) for arm in product(DEALS, every)), (SENT, CORRECT))
     with init() as world:
-        for deal, period in product(DEALS, every):
-            accuracies, meter = [], NetworkMeter()
-            for seed in range(seeds):
-                model = _network(world, seed)
-                mine = _batches(images, world, deal, 32, seed)
-                for _ in _training(model, mine, steps, average_ranks(period, meter.all_reduce)):
-                    pass
-                accuracies.append(_accuracy(model, images, world))
-            results[deal][period] = Swept(meter.bytes_sent / seeds, accuracies)
-    return results
+        for deal, period, seed in product(DEALS, every, range(seeds)):
+            arm, model, meter = rhythm(deal, period), network(world, seed), NetworkMeter()
+            batches = rank_batches(images, world, deal, 32, seed)
+            for _ in training(model, batches, steps, average_ranks(period, meter.all_reduce)):
+                pass
+            samples.add(arm, SENT, meter.take()[0])
+            samples.add_scores(arm, CORRECT, mean_scores(model, images, world), seed=seed)
+    return samples
 
 
-class NormRun(NamedTuple):
-    """One kind of batch norm on one deal: for each seed loss at the end and accuracy; each step."""
-
-    losses: list[float]
-    accuracies: list[float]
-    seconds: list[float]
+def rhythm(deal: str, period: int) -> str:
+    """Return the name of an arm of `periods`."""
+    return f"{deal}, every {'step' if period == 1 else f'{period} steps'}"
 
 
-def norms(images: ImageData, batch: int, steps: int, seeds: int) -> dict[str, dict[str, NormRun]]:
-    """Race plain against synchronized batch norm, steps in turns, on both deals of the images.
+def rarer(samples: Samples, every: Sequence[int]) -> dict[str, Verdict]:
+    """Return the verdict of each rarer period over the first one of the same deal.
 
-    The loss reported is the synchronized network's; bytes and times are of both together.
-
-    Returns:
-        {deal: {kind of norm: result}}, of this rank.
+    Args:
+        samples: see `periods`.
+        every: the periods.
     """
-    number, total = count(), len(DEALS) * seeds * steps
-    results = {deal: {norm: NormRun([], [], []) for norm in NORMS} for deal in DEALS}
-    trained: list[tuple[NormRun, nn.Module]] = []
-    with init() as world:
-        for deal, seed in product(DEALS, range(seeds)):
-            plain, meter = _network(world, seed), NetworkMeter()
-            networks = (plain, synchronize_batch_norm(plain, meter.all_reduce))
-            wrapped = [data_parallel(network, meter=meter) for network in networks]
-            batches = [_batches(images, world, deal, batch, seed) for _ in NORMS]
-            history = []
-            for pair in zip(*map(_training, wrapped, batches, [steps] * 2), strict=True):
-                history.append(pair)
-                sent, waiting = meter.take()
-                step, loss = next(number), pair[1].loss
-                tell(step, loss, steps=total, bytes_sent=sent, waiting=waiting)
-            for run, taken in zip(results[deal].values(), zip(*history, strict=True), strict=True):
-                run.losses.append(fmean(step.loss for step in taken[-20:]))
-                run.seconds.extend(step.seconds for step in taken)
-            trained += zip(results[deal].values(), networks, strict=True)
-        for run, network in trained:  # now that nobody watches the time of the steps
-            run.accuracies.append(_accuracy(network, images, world))
-    return results
-
-
-def _batches(images: ImageData, world: World, deal: str, size: int, seed: int) -> Batches:
-    """Return this rank's batches, from its own share of the images."""
-    if deal == "by class":
-        mine = images.train_labels % world.size == world.rank
-    else:
-        order = torch.randperm(len(images.train_labels), generator=torch.Generator().manual_seed(0))
-        mine = order % world.size == world.rank
-    return Batches(
-        images.train_images[mine],
-        images.train_labels[mine],
-        size,
-        seed=seed,
-        mean=images.mean,
-        std=images.std,
-        memory_format=torch.channels_last,
-        device=world.device,
-    )
-
-
-def _network(world: World, seed: int, width: int = 8) -> nn.Module:
-    torch.manual_seed(seed)
-    return models.convnet(width).to(world.device).to(memory_format=torch.channels_last)
-
-
-def _training(model: nn.Module, batches: Batches, steps: int, *between: average_ranks) -> Training:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    warmed_up = cosine(warmup=0.1)
-    return train(model, batches, optimizer, steps=steps, schedule=warmed_up, between=between)
-
-
-def _accuracy(model: nn.Module, images: ImageData, world: World) -> float:
-    return evaluate(model, images.test_batches(100, device=world.device))  # small, for the memory
+    first, *others = every
+    return {
+        rhythm(deal, period): samples.verdict(rhythm(deal, period), rhythm(deal, first), CORRECT)
+        for deal, period in product(DEALS, others)
+    }

@@ -6,12 +6,13 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, Rectangle
+from matplotlib.patches import Rectangle
 
+from labkit.compare import Quantity, Samples
 from labkit.distributed.collectives.ring import RingState, ring_steps
 from labkit.measure.running_average import running_averages
 from labkit.plan.messages import MessageCost, ring_bytes
-from labkit.widgets.charts import lines, name_rows, plain_ticks
+from labkit.widgets.charts import lines, name_rows, note, plain_ticks
 from labkit.widgets.style import (
     COLORS,
     GRID,
@@ -19,8 +20,6 @@ from labkit.widgets.style import (
     MUTED,
     figure,
     label_axes,
-    label_lines,
-    line_style,
 )
 
 KIB = 1024
@@ -58,18 +57,16 @@ def _cell(axes: Axes, rank: int, chunk: int, state: RingState, ranks: int) -> No
     """Draw one rank's chunk: a coloured piece for each rank whose share is in it."""
     held, width, y = state.held[rank][chunk], 0.7 / ranks, ranks - 1 - chunk
     for owner in range(ranks):
-        x, inside = rank + owner * width, owner in held
-        color = COLORS[owner % len(COLORS)] if inside else GRID
+        x, color = rank + owner * width, COLORS[owner] if owner in held else GRID
         axes.add_patch(Rectangle((x, y), width, 0.8, facecolor=color, edgecolor="white"))
-        if inside:
-            ink = "white" if owner < 4 else INK
-            middle = (x + width / 2, y + 0.4)
-            axes.text(*middle, str(owner), ha="center", va="center", color=ink, fontsize=9)
+        if owner in held:
+            place, ink = (x + width / 2, y + 0.4), "white" if owner < 4 else INK
+            note(axes, str(owner), place, color=ink, fontsize=9, ha="center", va="center")
     whole, arrived = len(held) == ranks, bool(state.sent) and state.sent[rank - 1] == chunk
     if whole or arrived:
         dash: Any = "-" if whole else (0, (2, 1))
-        frame = Rectangle((rank, y), 0.7, 0.8, fill=False, edgecolor=INK, lw=2.2, linestyle=dash)
-        axes.add_patch(frame)
+        look = {"fill": False, "edgecolor": INK, "linewidth": 2.2, "linestyle": dash}
+        axes.add_patch(Rectangle((rank, y), 0.7, 0.8, **look))
 
 
 def _arrow(axes: Axes, rank: int, y: int, ranks: int) -> None:
@@ -78,10 +75,8 @@ def _arrow(axes: Axes, rank: int, y: int, ranks: int) -> None:
     if rank == ranks - 1:
         spans = [(rank + 0.71, rank + 0.93), (-0.3, -0.01)]
     for start, end in spans:
-        line = ((start, y + 0.4), (end, y + 0.4))
-        axes.add_patch(
-            FancyArrowPatch(*line, arrowstyle="-|>", mutation_scale=14, color=INK, linewidth=1.8)
-        )
+        look = {"arrowstyle": "-|>", "mutation_scale": 14, "color": INK, "lw": 1.8}
+        axes.annotate("", (end, y + 0.4), (start, y + 0.4), arrowprops=look)
 
 
 def _ring_sentence(state: RingState, step: int, ranks: int) -> str:
@@ -94,7 +89,8 @@ def _ring_sentence(state: RingState, step: int, ranks: int) -> str:
     return (
         f"{what}. Rank 0 has {finished} of {ranks} sums. Sent so far by each: {step / ranks:.2f} "
         f"times the tensor; in the end {ring_bytes(1, ranks):.2f} times. "
-        f"A rank that collects for all sends {ranks - 1} times as much."
+        f"A rank that collects for all sends {ranks - 1:.2f} times the tensor, and receives as "
+        "much."
     )
 
 
@@ -107,41 +103,39 @@ def buckets(
     """Return measured times beside the two-number model, and the chosen size of bucket.
 
     Args:
-        measured: {"one message": {bytes: seconds}, "in buckets": {bytes of a bucket: seconds}}.
+        measured: {"one message": {bytes: seconds}, "buckets": {bytes of a bucket: seconds}}.
         cost: the fitted model.
         total: bytes that were sent in buckets.
         kib: size of a bucket in KiB.
     """
     fig = figure(9.2, 3.8)
     axes = fig.subplots()
-    ends = []
-    for number, (kind, times) in enumerate(measured.items()):
-        style, sizes = line_style(number), sorted(times)
-        model = [1e3 * (cost.seconds(s) if number == 0 else cost.seconds(total, s)) for s in sizes]
-        axes.plot([s / KIB for s in sizes], model, **style)
-        medians = [1e3 * median(times[size]) for size in sizes]
-        marks = {"marker": "os"[number], "color": style["color"], "markersize": 7}
-        axes.plot([size / KIB for size in sizes], medians, linestyle="none", **marks)
-        ends.append((kind, model[-1], style["color"]))
+    axes.set(xscale="log", yscale="log")
+    sizes = sorted(measured["buckets"])
+    x = [size / KIB for size in sizes]
+    for place, times in enumerate(measured.values()):
+        y = [1e3 * median(times[size]) for size in sizes]
+        axes.plot(x, y, "os"[place], color=COLORS[place], markersize=7, clip_on=False)
     axes.axvline(kib, color=MUTED, linewidth=1.4)
+    by_size = ([cost.seconds(size) for size in sizes], [cost.seconds(total, s) for s in sizes])
+    predicted = {
+        kind: (x, [1e3 * second for second in seconds])
+        for kind, seconds in zip(measured, by_size, strict=True)
+    }
     title = f"All-reduce: marks are measured, lines are {1e3 * cost.latency:.2f} ms + bytes"
     title += f" / ({1e-9 / cost.per_byte:.2f} GB/s)"
-    label_axes(axes, title, "KiB a message", "milliseconds")
-    kib_each = [size // KIB for size in sorted(measured["one message"])]
-    axes.set(xscale="log", yscale="log")
-    axes.set_xticks(kib_each, [str(size) for size in kib_each])
+    lines(axes, predicted, title, "KiB a message", "milliseconds")
+    axes.set_xticks(x, [f"{size:g}" for size in x])
     axes.minorticks_off()
     plain_ticks(axes.yaxis, *axes.get_ylim())
-    fig.draw_without_rendering()
-    label_lines(axes, ends)
     number = -(-total // (kib * KIB))
     seconds, least = cost.seconds(total, kib * KIB), cost.seconds(total)
-    taken = measured["in buckets"].get(kib * KIB)
-    by = f"{1e3 * seconds:.1f} ms" + (f" (measured: {1e3 * median(taken):.1f} ms)" if taken else "")
+    taken = measured["buckets"].get(kib * KIB)
+    found = f" Measured: {1e3 * median(taken):.1f} ms." if taken else ""
     return fig, (
-        f"{total / 2**20:g} MiB in {number} buckets of {kib} KiB: {by}, of which "
-        f"{number * cost.latency / seconds:.0%} is latency. In one message: "
-        f"{1e3 * least:.1f} ms."
+        f"{total / 2**20:g} MiB in {number} buckets of {kib} KiB: {1e3 * seconds:.1f} ms by the "
+        f"two numbers, {number * cost.latency / seconds:.0%} of it latency; in one message "
+        f"{1e3 * least:.1f} ms.{found}"
     )
 
 
@@ -161,26 +155,28 @@ def losses(curves: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
     return fig
 
 
-def accuracies(outcomes: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> Figure:
-    """Return accuracies as dots, one a seed, with their mean as a stroke.
+def accuracies(samples: Samples, on: Quantity, title: str) -> Figure:
+    """Return the mean scores of each arm as dots, one a seed.
 
     Args:
-        outcomes: {group: {name: accuracy for each seed}}; a colour for each group.
+        samples: with scores.
+        on: what the mean scores are.
         title: of the figure.
     """
-    rows = sum(map(len, outcomes.values()))
-    fig = figure(9.2, 1.5 + 0.36 * rows)
+    fig = figure(9.2, 1.5 + 0.36 * len(samples.arms))
     axes = fig.subplots()
-    names: list[str] = []
-    for number, (group, of_group) in enumerate(outcomes.items()):
-        color = line_style(number)["color"]
-        for name, values in of_group.items():
-            y, percent = len(names), [100 * value for value in values]
-            axes.plot(percent, [y] * len(percent), "os"[number % 2], color=color, ms=8, alpha=0.7)
-            axes.plot([fmean(percent)] * 2, [y - 0.32, y + 0.32], color=INK, linewidth=2.2)
-            names.append(f"{group}: {name}")
-    label_axes(axes, title, "correct on test images (%)", "")
-    name_rows(axes, names)
+    for arm, seeds in samples.scores(on).items():
+        values = [on.scale * float(scores.mean()) for scores in seeds.values()]
+        axes.plot(
+            values,
+            [samples.arms.index(arm)] * len(values),
+            "o",
+            color=COLORS[0],
+            markersize=8,
+            alpha=0.7,
+        )
+    label_axes(axes, title, f"{on.name} ({on.unit}), a dot for each seed", "")
+    name_rows(axes, samples.arms)
     axes.set_xlim(left=0)
     axes.grid(axis="x", color=GRID, linewidth=0.8)
     return fig
