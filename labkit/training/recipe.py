@@ -167,6 +167,13 @@ class Recipe:
             timed=timed,
         )
 
+    def trained(self) -> nn.Module:
+        """Train to the end; return the model to answer with, in evaluation mode."""
+        training = self.training()
+        for _ in training:
+            pass
+        return training.answering.eval()
+
     def batches(self) -> SizedBatches:
         """Return the training batches of this recipe."""
         return self.data.batches(
