@@ -5,6 +5,7 @@ from labkit.compare import (
     scoreboard,
     tradeoff_watched,  # noqa: F401
 )
+from labkit.compare.graded import graded
 from labkit.compare.quantity import (
     FORWARD_TIME,
     LATENCY,
@@ -37,6 +38,7 @@ __all__ = [
     "Samples",
     "Tradeoff",
     "Verdict",
+    "graded",
     "scoreboard",
     "step_standings",
 ]

@@ -1,14 +1,16 @@
 """Figures of notebook 14: what zeros cost and save, which channels stay, what a width costs."""
 
+import math
 from collections.abc import Mapping
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
+from labkit.compare import FORWARD_TIME, SIZE, Quantity, Samples
 from labkit.compression.prune import ChannelGraph, predict_size
 from labkit.compression.prune.choice import Keep
-from labkit.measure import Estimate, Timing, paired_ratio
+from labkit.measure import Timing
 from labkit.widgets.charts import lines, name_rows, note
 from labkit.widgets.style import (
     COLORS,
@@ -20,33 +22,35 @@ from labkit.widgets.style import (
     line_style,
 )
 
-Sparse = Mapping[float, Mapping[str, tuple[float, int]]]
-"""{sparsity: {way of pruning: (share of right answers, bytes after compression)}}."""
 
-
-def sparsities(found: Sparse, whole: tuple[float, int]) -> Figure:
+def sparsities(found: Mapping[float, Samples]) -> Figure:
     """Return accuracy and compressed size over the share of zeros, a line for each way.
 
     Args:
-        found: results.
-        whole: accuracy and compressed bytes of the dense model.
+        found: {share of zeros: samples}, of the same arms; the baseline has all its weights.
     """
     fig = figure(9.2, 3.8)
     zeros = sorted(found)
     x = [100 * share for share in zeros]
+    metric = found[zeros[0]].quantity()
+    baseline, *ways = found[zeros[0]].arms
     panels = (
-        (0, 100.0, "Accuracy (dashed: all weights)", "correct on test images (%)", None),
-        (1, 1e-3, "File after compression", "kB", 0.0),
+        (metric, f"{metric.name.capitalize()} (dashed: {baseline})", metric.header, None),
+        (SIZE, "File after compression", "MB", 0.0),
     )
-    both = zip(fig.subplots(1, 2), panels, strict=True)
-    for axes, (part, scale, title, y_label, bottom) in both:
+    for axes, (quantity, title, y_label, bottom) in zip(fig.subplots(1, 2), panels, strict=True):
         curves = {
-            way: (x, [scale * found[share][way][part] for share in zeros])
-            for way in next(iter(found.values()))
+            way: (x, [_value(found[share], way, quantity) for share in zeros]) for way in ways
         }
-        axes.axhline(scale * whole[part], color=MUTED, linewidth=1.2, linestyle=(0, (2, 2)))
+        whole = _value(found[zeros[0]], baseline, quantity)
+        axes.axhline(whole, color=MUTED, linewidth=1.2, linestyle=(0, (2, 2)))
         lines(axes, curves, title, "zeros (%)", y_label, marks=True, bottom=bottom)
     return fig
+
+
+def _value(samples: Samples, arm: str, quantity: Quantity) -> float:
+    estimate = samples.value(arm, quantity)
+    return math.nan if estimate is None else estimate.value
 
 
 def kept(graph: ChannelGraph, keep: Keep, times: Mapping[str, Timing]) -> tuple[Figure, str]:
@@ -64,22 +68,13 @@ def kept(graph: ChannelGraph, keep: Keep, times: Mapping[str, Timing]) -> tuple[
         axes.barh(row, of, 0.7, color=GRID)
         axes.barh(row, stays, 0.7, color=COLORS[0])
         note(axes, f"{stays} of {of}", (of, row), (6, 0), va="center")
-    ratio, fewer = _gain(graph, keep, times)
-    title = f"Channels that stay (dark): {fewer:.2f}x fewer operations, {ratio.value:.2f}x faster"
+    fewer = graph.flops / predict_size(graph, keep).flops
+    title = f"Channels that stay (dark): {fewer:.2f}x fewer operations"
     label_axes(axes, title, "channels", "")
     name_rows(axes, list(keep))
     axes.set_xlim(0, 1.12 * max(map(len, keep.values())))
-    return fig, (
-        f"{1 / fewer:.1%} of the operations are left, {fewer:.2f} times fewer. "
-        f"Forward pass: {ratio:.2fx} faster, {ratio.value / fewer:.0%} of what the count promises."
-    )
-
-
-def _gain(graph: ChannelGraph, keep: Keep, times: Mapping[str, Timing]) -> tuple[Estimate, float]:
-    """How many times faster the smaller model is, and how many times fewer operations it does."""
-    whole, smaller = times.values()
-    ratio = paired_ratio(whole.seconds, smaller.seconds)
-    return ratio, graph.flops / predict_size(graph, keep).flops
+    verdict = Samples.of_timings(times, FORWARD_TIME).verdict(list(times)[1])
+    return fig, f"{fewer:.2f} times fewer operations. {verdict}."
 
 
 def widths(times: Mapping[int, Timing], vector: int = 8) -> Figure:
