@@ -31,7 +31,6 @@ STILL = {
     "labkit/lessons/mixed_precision/words.py",
     "labkit/lessons/model_parallel/words.py",
     "labkit/lessons/prose.py",
-    "labkit/lessons/pruning/words.py",
     "labkit/lessons/quantization/weights.py",
     "labkit/lessons/quantization/words.py",
 }
