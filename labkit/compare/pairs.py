@@ -1,4 +1,4 @@
-"""Values of two arms that belong together, and how they compare.
+"""Values of several arms that belong together, and how those of two compare.
 
 Within a round, the arms take turns, and it matters a little who comes first: caches and the
 allocator are as the one before left them. `order_of_round` gives each arm the first place equally
@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TypeAlias
 
+import numpy
+
+from labkit.compare.intervals import Scores
 from labkit.compare.quantity import Quantity
 from labkit.measure.statistics import (
     FEWEST_PAIRS,
@@ -26,6 +29,20 @@ Key: TypeAlias = tuple[int, int]
 """Number of the seed, and of the round within it."""
 Values: TypeAlias = dict[Key, float]
 Pair: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
+ScorePieces: TypeAlias = dict[str, dict[int, list[Scores]]]
+"""{arm: {seed: scores of the batches that are answered}}."""
+
+
+def common(pieces: ScorePieces) -> dict[str, dict[int, Scores]]:
+    """Return {arm: {seed: scores}} on the examples that all have answered.
+
+    Models answer in turn: one is always a batch ahead, and easy batches differ from hard ones.
+    """
+    whole = {a: {seed: numpy.concatenate(p) for seed, p in s.items()} for a, s in pieces.items()}
+    count = min((s.size for seeds in whole.values() for s in seeds.values()), default=0)
+    if not count:
+        return {}
+    return {arm: {seed: s[:count] for seed, s in seeds.items()} for arm, seeds in whole.items()}
 
 
 def paired(

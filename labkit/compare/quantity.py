@@ -70,28 +70,13 @@ class Quantity:
     @classmethod
     def time(cls, name: str, *, header: str = "", margin: float = MARGIN) -> "Quantity":
         """Return the quantity of times in seconds that are taken in rounds, shown in ms."""
-        return cls(
-            name, "ms", margin=margin, scale=1e3, header=header or f"{name}, ms", versus="speed"
-        )
+        return cls(name, "ms", margin=margin, scale=1e3, header=header, versus="speed")
 
     @classmethod
     def of(cls, metric: Metric) -> "Quantity":
         """Return the quantity of a task's metric: mean scores, compared by their difference."""
-        return cls(
-            metric.name,
-            metric.unit,
-            "difference",
-            metric.better,
-            metric.worse,
-            metric.margin,
-            metric.higher_is_better,
-            metric.low,
-            metric.high,
-            scale=metric.scale,
-            difference_unit=metric.difference_unit,
-            header=f"{metric.name}, {metric.unit}",
-            versus=f"difference, {metric.difference_unit}",
-        )
+        versus = f"difference, {metric.difference_unit}"
+        return cls(**vars(metric), kind="difference", versus=versus)
 
     @property
     def same(self) -> float:

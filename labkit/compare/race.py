@@ -14,7 +14,7 @@ what one arm draws does not change the other. The clock stands still during eval
 A race only measures. What may be said of it is said by its `samples`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -23,8 +23,7 @@ from labkit.checks import check_positive_int
 from labkit.compare.quantity import STEP_TIME, TIME_TO_TARGET, Quantity
 from labkit.compare.race_checks import check_arms, check_examples, other_race
 from labkit.compare.race_duration import seconds_of_a_training
-from labkit.compare.race_samples import samples_of
-from labkit.compare.record import WARMUP_ROUNDS, Record, Round
+from labkit.compare.record import WARMUP_ROUNDS, Record, Round, samples_of
 from labkit.compare.samples import Samples
 from labkit.compare.verdict import Verdict
 from labkit.facts import threads
@@ -39,7 +38,7 @@ class Race:
     """Trainings side by side; iterate to run, round by round.
 
     Args:
-        arms: {name: recipe}, or pairs of both. The first arm is the baseline.
+        arms: {name: recipe}. The first arm is the baseline.
         seeds: trainings of each arm, with the seeds recipe.seed, recipe.seed + 1 …
         evaluations: how often in a training the model is scored, evenly spread.
         target: mean score for "time to target", such as 0.9 right, or 1.5 nats of loss, or None.
@@ -51,15 +50,15 @@ class Race:
         metric: the quantity of the arms' metric.
 
     Raises:
-        ValueError: no arms, two arms of one name, arms of different metrics, or a number out of
-            range; while iterating, arms that are tested on other numbers of examples.
+        ValueError: no arms, arms of different metrics, or a number out of range; while iterating,
+            arms that are tested on other numbers of examples.
         TypeError: an arm is not a Recipe.
         FloatingPointError: while iterating, when an arm's loss is not finite; it names the arm.
     """
 
     def __init__(
         self,
-        arms: Mapping[str, Recipe] | Iterable[tuple[str, Recipe]],
+        arms: Mapping[str, Recipe],
         *,
         seeds: int = 3,
         evaluations: int = 4,
@@ -249,10 +248,6 @@ class Race:
         differing = sorted({field for recipe in others for field in base.differences(recipe)})
         what = f"Arms differ in: {', '.join(differing)}." if differing else "The arms are the same."
         return self.samples.table(what, brief=brief)
-
-    def row(self, what: str, *, notebook: str = "", profile: str = "") -> dict[str, Any]:
-        """Return the scoreboard row of this race; see `labkit.compare.scoreboard`."""
-        return self.samples.row(what, notebook=notebook, profile=profile)
 
     # -- on disk -----------------------------------------------------------------------------
 

@@ -1,34 +1,29 @@
 """What a race refuses: arms that cannot be compared, and the file of another race."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from labkit.compare.record import Record
 from labkit.training import Recipe
 
 
-def check_arms(arms: Mapping[str, Recipe] | Iterable[tuple[str, Recipe]]) -> dict[str, Recipe]:
+def check_arms(arms: Mapping[str, Recipe]) -> dict[str, Recipe]:
     """Return {name: recipe} of arms that can race each other.
 
     Raises:
-        ValueError: no arms, two of one name, or arms of different metrics.
+        ValueError: no arms, or arms of different metrics.
         TypeError: an arm is not a Recipe.
     """
-    pairs = list(arms.items() if isinstance(arms, Mapping) else arms)
-    if not pairs:
+    if not arms:
         raise ValueError("arms is empty: a race needs at least one arm")
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"arms has the name {twice!r} more than once")
-    for name, recipe in pairs:
+    for name, recipe in arms.items():
         if not isinstance(recipe, Recipe):
             raise TypeError(f"arm {name!r} must be a Recipe, got {type(recipe).__name__}")
-    metrics = {name: recipe.task.metric for name, recipe in pairs}
-    if any(metric != metrics[names[0]] for metric in metrics.values()):
+    metrics = {name: recipe.task.metric for name, recipe in arms.items()}
+    if len(set(metrics.values())) > 1:
         found = ", ".join(f"{name}: {metric.name}" for name, metric in metrics.items())
         raise ValueError(f"arms must have the same metric to be compared, got {found}")
-    return dict(pairs)
+    return dict(arms)
 
 
 def check_examples(records: Mapping[str, list[Record]]) -> None:

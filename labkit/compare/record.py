@@ -1,11 +1,14 @@
-"""What happened in a race: in a round, and to one arm with one seed."""
+"""What happened in a race: in a round, to one arm with one seed, and to all as samples."""
 
-from dataclasses import dataclass, field
-from itertools import accumulate
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
+from labkit.compare.quantity import PEAK_MEMORY, STEP_TIME, TIME_TO_TARGET, Quantity
+from labkit.compare.samples import Samples
 from labkit.training import Step
 
 # The first steps of a process build kernels and fill caches: they are no measure of a step.
@@ -33,11 +36,6 @@ class Record:
     evaluations: list[tuple[int, float, float]] = field(default_factory=list)
     scores: Tensor | None = field(default=None, compare=False)  # a tensor has no one ==
     peak_bytes: int | None = None
-
-    @property
-    def elapsed(self) -> list[float]:
-        """Training seconds after each step."""
-        return list(accumulate(self.seconds))
 
     def timed(self) -> dict[int, float]:
         """Return {round: seconds of its step} without the warm-up."""
@@ -78,3 +76,35 @@ class Round:
     number: int
     steps: dict[str, Step]
     scores: dict[str, float]
+
+
+def samples_of(
+    records: Mapping[str, Sequence[Record]], metric: Quantity, target: float | None
+) -> Samples:
+    """Return the samples of a race, in the order of the columns of its table.
+
+    Args:
+        records: {arm: one record a seed}, the baseline first.
+        metric: which the mean of all scores is.
+        target: mean score of the time to target, or None.
+    """
+    to_target = TIME_TO_TARGET
+    if target is not None:
+        shown = f"{metric.scale * target:g} {metric.unit}"
+        to_target = replace(TIME_TO_TARGET, header=f"s to {shown}")
+    columns = (STEP_TIME, metric, *([] if target is None else [to_target]), PEAK_MEMORY)
+    samples = Samples(records, columns)
+    # A training that was stopped half-way must not be averaged with those that went to the end.
+    furthest = max((len(r.evaluations) for of_arm in records.values() for r in of_arm), default=0)
+    for arm, of_arm in records.items():
+        for seed, record in enumerate(of_arm):
+            for number, seconds in record.timed().items():
+                samples.add(arm, STEP_TIME, seconds, seed=seed, round=number)
+            if record.scores is not None and len(record.evaluations) == furthest:
+                samples.add_scores(arm, metric, record.scores, seed=seed)
+            if target is not None and record.evaluations:
+                took = record.seconds_to(target, metric.higher_is_better)
+                samples.add(arm, to_target, math.inf if took is None else took, seed=seed)
+            if record.peak_bytes is not None:
+                samples.add(arm, PEAK_MEMORY, record.peak_bytes)
+    return samples

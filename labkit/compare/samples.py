@@ -2,7 +2,7 @@
 
 A race, a tradeoff, ranks and a lesson's own timings differ in how they measure, not in what they
 find: some values for each arm, in pairs. So all of them fill one of these, and every table, verdict
-and scoreboard row comes from here. Nothing in this file trains or runs a model.
+and figure of the scoreboard comes from here. Nothing in this file trains or runs a model.
 
 What belongs together is compared in pairs, because what disturbs both cancels:
 
@@ -18,15 +18,15 @@ What belongs together is compared in pairs, because what disturbs both cancels:
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
+import numpy
 from torch import Tensor
 
-from labkit.compare import cells, pairs, scoreboard
+from labkit.compare import cells, pairs
 from labkit.compare.front import unbeaten
 from labkit.compare.intervals import Scores, bounded, mean_score, scaled, score_difference
 from labkit.compare.quantity import Quantity
-from labkit.compare.scores import ScoreBook
 from labkit.compare.verdict import NOTHING, Verdict
 from labkit.measure.statistics import Estimate, mean_interval
 from labkit.measure.timing import Timing
@@ -64,7 +64,7 @@ class Samples:
         self.quantities = {quantity.name: quantity for quantity in quantities}
         self._check_arm(self.baseline)
         self._values: dict[str, dict[str, pairs.Values]] = {}
-        self._scores: dict[str, ScoreBook] = {}
+        self._scores: dict[str, pairs.ScorePieces] = {}
 
     @classmethod
     def of_timings(
@@ -114,30 +114,24 @@ class Samples:
         values[(0, 0) if quantity.exact else (seed, round)] = value
 
     def add_scores(
-        self,
-        arm: str,
-        quantity: Quantity,
-        scores: Tensor | Sequence[float],
-        *,
-        seed: int = 0,
-        round: int = 0,
+        self, arm: str, quantity: Quantity, scores: Tensor | Sequence[float], *, seed: int = 0
     ) -> None:
-        """Add one number an example; more of the same round follow, a later round replaces.
+        """Add one number an example, after those that are there already.
 
         Args:
             arm: whose scores they are.
             quantity: of the task's metric (`Quantity.of`), which their mean is.
             scores: (examples,); example i is the same one for every arm.
             seed: number of the training.
-            round: which evaluation it is. A training that has not come as far as the furthest one
-                is not compared: half-trained models must not be averaged with whole ones.
 
         Raises:
             ValueError: no such arm.
         """
         self._check_arm(arm)
         self.quantities.setdefault(quantity.name, quantity)
-        self._scores.setdefault(quantity.name, ScoreBook()).add(arm, seed, round, scores)
+        given = scores.detach().cpu().numpy() if isinstance(scores, Tensor) else scores
+        seeds = self._scores.setdefault(quantity.name, {}).setdefault(arm, {})
+        seeds.setdefault(seed, []).append(numpy.asarray(given, dtype=numpy.float64).reshape(-1))
 
     # -- what is known -----------------------------------------------------------------------
 
@@ -228,9 +222,8 @@ class Samples:
         return pairs.ratios(quantity, theirs, mine)
 
     def scores(self, on: On = None) -> dict[str, dict[int, Scores]]:
-        """Return {arm: {seed: scores}} of the trainings that came furthest, on common examples."""
-        book = self._scores.get(self.quantity(on).name)
-        return book.common() if book else {}
+        """Return {arm: {seed: scores}} on the examples that all have answered."""
+        return pairs.common(self._scores.get(self.quantity(on).name, {}))
 
     def front(self, cost: str | Quantity, worth: str | Quantity) -> tuple[str, ...]:
         """Return the arms that no other beats in both, by point estimates, the cheapest first.
@@ -268,8 +261,8 @@ class Samples:
         parts = [note, *bases, "In brackets: 95 % intervals."]
         return Table(tuple(headers), tuple(map(tuple, rows)), " ".join(filter(None, parts)))
 
-    def row(self, what: str, *, notebook: str = "", profile: str = "") -> dict[str, Any]:
-        """Return the scoreboard row of all that is known; see `labkit.compare.scoreboard`."""
+    def figures(self) -> dict[str, tuple[Estimate, str]]:
+        """Return {name: (estimate, unit)} of all that is known, as the scoreboard keeps them."""
         figures: dict[str, tuple[Estimate, str]] = {}
         for arm in self.arms:
             for name, quantity in self.quantities.items():
@@ -280,7 +273,7 @@ class Samples:
                     word = quantity.versus if quantity.kind == "ratio" else name
                     unit = "x" if quantity.kind == "ratio" else quantity.difference_unit
                     figures[f"{arm}: {word} over {self.baseline}"] = (found, unit)
-        return scoreboard.row(what, figures, notebook=notebook, profile=profile)
+        return figures
 
     def _check_arm(self, *names: str) -> None:
         for name in names:

@@ -19,18 +19,17 @@ needs no further thought.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from labkit.checks import check_positive_int
 from labkit.compare.quantity import LATENCY, SIZE, Quantity
-from labkit.compare.reading import Reading
 from labkit.compare.samples import Samples
-from labkit.compare.tradeoff_checks import check_batches, check_sizes, check_variants
+from labkit.compare.tradeoff_checks import check_batches, check_variants
 from labkit.compare.verdict import Verdict
 from labkit.facts import threads
 from labkit.measure import interleave, order_of_round
@@ -46,6 +45,49 @@ ALLOWED = 0.3
 """How much of the metric a cheaper variant may lose, in the unit of its difference."""
 
 
+@dataclass(frozen=True)
+class Reading:
+    """Is a variant cheaper, and not worse? Two verdicts, read together; `str` is the sentence.
+
+    "No difference found" is not enough for the second: with few examples nothing is ever found. It
+    must be known to lose no more than what may be lost.
+
+    Attributes:
+        speed: the verdict on the latency.
+        quality: the verdict on the metric; its margin is what may be lost.
+    """
+
+    speed: Verdict
+    quality: Verdict
+
+    @property
+    def call(self) -> str:
+        """What may be claimed.
+
+        "cheaper and not worse", "cheaper but worse", "not cheaper", "too few" or "can't tell".
+        """
+        if self.speed.call in ("worse", "no difference that matters"):
+            return "not cheaper"
+        if self.speed.call != "better":
+            return self.speed.call
+        if self.quality.not_worse:
+            return "cheaper and not worse"
+        if self.quality.call == "worse":
+            return "cheaper but worse"
+        return "too few" if self.quality.too_few else "can't tell"
+
+    def __str__(self) -> str:
+        names = f"{self.speed.candidate} over {self.speed.baseline}"
+        quantity = self.quality.quantity
+        return (
+            f"{names}: {self.call}: {self.speed.figures} in speed, {quantity.name} "
+            f"{self.quality.figures}, {quantity.margin_words} may be lost"
+        )
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 class Tradeoff:
     """Measures quality and latency of ready models; iterate to run, piece by piece.
 
@@ -58,7 +100,7 @@ class Tradeoff:
             all variants see the same.
         example: inputs of one batch, whose latency is measured.
         rounds: in which all variants are timed in turn.
-        sizes: {name: bytes of its file}; otherwise the bytes of parameters and buffers count.
+        sizes: {name: bytes of its file}, for one more column of the table.
         task: says what the score of an answer is; classification when left out.
         thread_count: torch threads; see `labkit.facts` for why one is the default.
 
@@ -96,10 +138,9 @@ class Tradeoff:
         self.example, self.rounds, self.thread_count = example, rounds, thread_count
         self.task = classify() if task is None else task
         self.metric = Quantity.of(self.task.metric)
-        self.samples = Samples(self.variants, (self.metric, LATENCY, SIZE))
-        for name, size in check_sizes(self.variants, sizes or {}).items():
-            if size:
-                self.samples.add(name, SIZE, size)
+        self.samples = Samples(self.variants, (self.metric, LATENCY))
+        for name, size in (sizes or {}).items():
+            self.samples.add(name, SIZE, size)
         self._evaluated = self._rounds_done = 0
         self._round_seconds, self._evaluation_seconds = 0.0, 0.0
         # Of the batch that is being answered: its scores count once all models have answered it.
@@ -251,7 +292,3 @@ class Tradeoff:
         names = "; ".join(self.front)
         note = f"On the front, by point estimates: {names}." if names else ""
         return self.samples.table(note, brief=brief)
-
-    def row(self, what: str, *, notebook: str = "", profile: str = "") -> dict[str, Any]:
-        """Return the scoreboard row of this tradeoff; see `labkit.compare.scoreboard`."""
-        return self.samples.row(what, notebook=notebook, profile=profile)

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from torch import nn
 
-from labkit.checks import check_positive_int
 from labkit.training.task import Batch
 
 
@@ -48,23 +47,3 @@ def check_batches(test: Iterable[Batch]) -> tuple[Batch, ...]:
     if not batches:
         raise ValueError("test is empty: there is nothing to answer")
     return batches
-
-
-def check_sizes(
-    variants: Mapping[str, tuple[nn.Module, ...]], sizes: Mapping[str, int]
-) -> dict[str, int]:
-    """Return the bytes of every variant: as given, else of its parameters and buffers.
-
-    Raises:
-        ValueError: a size of an unknown variant, or one that is no positive whole number.
-    """
-    for name, size in sizes.items():
-        if name not in variants:
-            known = ", ".join(variants)
-            raise ValueError(f"sizes has {name!r}, which is no variant; there are {known}")
-        check_positive_int(f"sizes[{name!r}]", size)
-    return {name: sizes.get(name) or _bytes(models[0]) for name, models in variants.items()}
-
-
-def _bytes(model: nn.Module) -> int:
-    return sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))

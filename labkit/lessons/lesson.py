@@ -41,14 +41,12 @@ class Lesson:
 
     def record(self, measured: Race | Tradeoff | Samples, what: str) -> str:
         """Add what was measured to the scoreboard; return the sentence that says so."""
-        return self._append(measured.row(what, notebook=self.number, profile=self.profile))
+        samples = measured if isinstance(measured, Samples) else measured.samples
+        return self.record_figures(what, samples.figures())
 
     def record_figures(self, what: str, figures: Mapping[str, tuple[Estimate, str]]) -> str:
         """Add {name: (estimate, unit)} to the scoreboard; return the sentence that says so."""
         row = scoreboard.row(what, figures, notebook=self.number, profile=self.profile)
-        return self._append(row)
-
-    def _append(self, row: dict[str, Any]) -> str:
         file = scoreboard.append(row)
         self.rows.append(row)
         return (

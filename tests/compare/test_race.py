@@ -188,8 +188,6 @@ def test_refuses_the_file_of_another_race(tmp_path: Path) -> None:
 def test_refuses_bad_arms() -> None:
     with pytest.raises(ValueError, match="arms is empty"):
         Race({})
-    with pytest.raises(ValueError, match="name 'a' more than once"):
-        Race([("a", recipe()), ("a", recipe())])
     with pytest.raises(TypeError, match="arm 'a' must be a Recipe, got int"):
         Race({"a": 3})  # type: ignore[dict-item]
     for argument in ("seeds", "evaluations", "thread_count"):

@@ -21,6 +21,7 @@ from labkit.compare import (
 )
 from labkit.compare.intervals import matched_difference, scaled, score_difference
 from labkit.compare.pairs import balanced
+from labkit.compare.record import Record, samples_of
 from labkit.measure import Estimate, Timing, median_interval, order_of_round, paired_ratio
 from labkit.measure.statistics import FEWEST_PAIRS, mean_interval, mean_ratio
 from labkit.training.task import ACCURACY, LOSS
@@ -190,13 +191,13 @@ def test_all_are_compared_on_the_examples_that_all_have_answered() -> None:
 
 
 def test_a_training_that_was_stopped_half_way_is_not_averaged_with_whole_ones() -> None:
-    samples = Samples("ab", (POINTS,))
+    records = {arm: [Record(seed) for seed in range(3)] for arm in "ab"}
     for arm, seed, evaluation in itertools.product("ab", range(3), range(1, 5)):
         if seed < 2 or evaluation == 1:  # the last seed stopped after its first evaluation
-            right = [1.0] * (10 if evaluation == 1 else 90 + seed + (arm == "b"))
-            scores = right + [0.0] * (100 - len(right))
-            samples.add_scores(arm, POINTS, scores, seed=seed, round=evaluation)
-    value, gained = samples.value("b"), samples.against("b")
+            right = 10 if evaluation == 1 else 90 + seed + (arm == "b")
+            records[arm][seed].evaluate((torch.arange(100) < right).float())
+    samples = samples_of(records, POINTS, None)
+    value, gained = samples.value("b", POINTS), samples.against("b", on=POINTS)
     assert value is not None and (value.value, value.n) == (pytest.approx(91.5), 2)
     assert gained is not None and (gained.value, gained.n) == (pytest.approx(1.0), 2)
 

@@ -106,7 +106,8 @@ def test_the_front_of_samples_turns_losses_round() -> None:
 
 def test_a_row_goes_to_the_scoreboard_and_back(tmp_path: Path) -> None:
     samples, file = full(), tmp_path / "a" / "scoreboard.jsonl"
-    row = samples.row("memory format", notebook="00", profile="smoke")
+    figures = samples.figures()
+    row = scoreboard.row("memory format", figures, notebook="00", profile="smoke")
     assert {name: figure["unit"] for name, figure in row["figures"].items()} == {
         "a: step time": "ms",
         "a: accuracy": "%",
@@ -118,7 +119,7 @@ def test_a_row_goes_to_the_scoreboard_and_back(tmp_path: Path) -> None:
         "b: peak memory": "MiB",
     }
     scoreboard.append(row, file)
-    scoreboard.append(samples.row("again"), file)
+    scoreboard.append(scoreboard.row("again", figures), file)
     back = scoreboard.read([file])
     assert back[0] == json.loads(json.dumps(row, allow_nan=False))
     figure = back[0]["figures"]["b: speed over a"]
@@ -127,7 +128,7 @@ def test_a_row_goes_to_the_scoreboard_and_back(tmp_path: Path) -> None:
 
     other, merged = tmp_path / "other.jsonl", tmp_path / "merged.jsonl"
     other.write_text(file.read_text())  # the same rows from elsewhere count once
-    scoreboard.append(samples.row("third"), other)
+    scoreboard.append(scoreboard.row("third", figures), other)
     assert scoreboard.merge([file, other], merged) == 3
     assert {r["what"] for r in scoreboard.read([merged])} == {"memory format", "again", "third"}
 

@@ -192,6 +192,7 @@ def test_a_tradeoff_that_was_stopped_at_once():
         {"fp32": nn.Identity(), "int8": nn.Identity()},
         [(torch.zeros(1), torch.zeros(1))],
         torch.zeros(1),
+        sizes={"fp32": 4, "int8": 1},
     )
     assert "Nothing was measured yet" in read_tradeoff(made)
     assert weights.choice_table(made).rows == ()
