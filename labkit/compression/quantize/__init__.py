@@ -11,9 +11,10 @@ from labkit.compression.quantize.affine import (
 )
 from labkit.compression.quantize.aware_training import aware, finish
 from labkit.compression.quantize.dynamic_int8 import dynamic
-from labkit.compression.quantize.file_size import file_bytes, predicted_bytes
+from labkit.compression.quantize.file_size import file_bytes, header_bytes, predicted_bytes
 from labkit.compression.quantize.files import load, save
 from labkit.compression.quantize.int8_model import Int8Model
+from labkit.compression.quantize.int8_roofline import Int8Limits, int8_limits
 from labkit.compression.quantize.layer_noise import LayerError, layer_errors, leave_in_float
 from labkit.compression.quantize.lowering import int8_kernels
 from labkit.compression.quantize.ranges import RANGES, least_error, min_max, percentile
@@ -23,6 +24,7 @@ from labkit.compression.quantize.weight_only import weights
 __all__ = [
     "RANGES",
     "Grid",
+    "Int8Limits",
     "Int8Model",
     "LayerError",
     "aware",
@@ -31,7 +33,9 @@ __all__ = [
     "finish",
     "grid",
     "grid_of",
+    "header_bytes",
     "int8_kernels",
+    "int8_limits",
     "integer_linear",
     "layer_errors",
     "least_error",

@@ -71,6 +71,15 @@ def file_bytes(model: nn.Module) -> int:
         return file.stat().st_size
 
 
+def header_bytes(file: Path) -> int:
+    """Return the bytes that names, shapes and ranges take in a safetensors file.
+
+    All the rest are tensors. The header's length is written in the first eight bytes.
+    """
+    with file.open("rb") as opened:
+        return 8 + int.from_bytes(opened.read(8), "little")
+
+
 def _weight_bytes(shape: torch.Size, bits: int, group: int | None) -> int:
     inputs = prod(shape[1:])
     groups = ceil(inputs / min(group or inputs, inputs))

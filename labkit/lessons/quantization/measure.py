@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import TypeAlias
 
@@ -16,7 +15,7 @@ from labkit.compression.agreement import decibels, distance
 from labkit.compression.quantize.affine import Grid, grid, round_trip
 from labkit.data import TextData
 from labkit.lessons.memory import give_back_memory
-from labkit.measure import Ceiling, Estimate, flops, predict_seconds, traffic
+from labkit.measure import Estimate
 from labkit.models import ConvNet, Transformer, next_token_loss, transformer
 from labkit.seeds import seed_everything
 from labkit.training import AdamW, next_token, one_cycle, train
@@ -130,54 +129,6 @@ def clip_sweep(model: ConvNet, batch: Batch, bits: Iterable[int], shares: Iterab
             sweep[what, number] = (shown, outcomes)
     give_back_memory()
     return sweep
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """What a roofline allows for one forward pass, in seconds, and why.
-
-    Attributes:
-        fp32, int8: shortest times.
-        kernels: the int8 instructions; empty if there are none.
-        rate: how many times more products a second int8 is taken to have.
-        moving: whether moving bytes is the limit of int8.
-    """
-
-    fp32: float
-    int8: float
-    kernels: str
-    rate: float
-    moving: bool
-
-    @property
-    def speed(self) -> float:
-        """How many times faster int8 can be by this."""
-        return self.fp32 / self.int8
-
-
-@torch.no_grad()
-def bounds(model: nn.Module, inputs: Tensor, roof: Ceiling, kernels: str) -> Bounds:
-    """Return the shortest times of a forward pass in fp32 and in int8.
-
-    int8 moves a quarter of the bytes. No probe of the roof multiplies int8, so its rate is what
-    instructions promise: matrix units (AMX) make twice as many int8 as bf16 products, vector
-    instructions four times as many as fp32 products. Without any, int8 counts like fp32.
-    """
-    operations, moved = flops(lambda: model(inputs)), traffic(lambda: model(inputs))
-    if "amx" in kernels and "bf16" in roof.convolution:
-        rate = 2 * roof.peak("bf16") / roof.peak("fp32")
-    else:
-        rate = 4.0 if kernels else 1.0
-    computing = predict_seconds(operations / rate, 0, roof)
-    moving = predict_seconds(0, moved / 4, roof)
-    fp32 = predict_seconds(operations, moved, roof)
-    return Bounds(fp32, max(computing, moving), kernels, rate, moving > computing)
-
-
-def header_bytes(file: Path) -> int:
-    """Return how long the header of a safetensors file is; its length is its first 8 bytes."""
-    with file.open("rb") as opened:
-        return 8 + int.from_bytes(opened.read(8), "little")
 
 
 def language_model(text: TextData, width: int, steps: int) -> Transformer:

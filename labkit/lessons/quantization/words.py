@@ -6,11 +6,12 @@ from math import isinf
 from torch import Tensor
 
 from labkit.compare import Quantity, Verdict
+from labkit.compression.quantize import Int8Limits
 from labkit.compression.quantize.affine import grid_of, round_trip
 from labkit.compression.quantize.layer_noise import LayerError
 from labkit.lessons.lesson import Prediction
 from labkit.lessons.prose import Prose
-from labkit.lessons.quantization.measure import Bounds, Quality, channel_decibels
+from labkit.lessons.quantization.measure import Quality, channel_decibels
 from labkit.lessons.quantization.weights import Times, lost_words
 from labkit.measure import paired_ratio
 from labkit.table import Table
@@ -79,7 +80,7 @@ def read_static(qualities: Mapping[str, Quality]) -> Prose:
     return Prose(" ".join(lines))
 
 
-def read_speed(times: Times, limits: Bounds, guess: Prediction) -> Prose:
+def read_speed(times: Times, limits: Int8Limits, guess: Prediction) -> Prose:
     """Return how much faster int8 is, what the roof allows, and how the guess fared.
 
     Args:
@@ -93,7 +94,7 @@ def read_speed(times: Times, limits: Bounds, guess: Prediction) -> Prose:
     return Prose(f"{verdict}.\n\n{_why(verdict, limits)}\n\n{guess.against(speed)}")
 
 
-def _why(verdict: Verdict, limits: Bounds) -> str:
+def _why(verdict: Verdict, limits: Int8Limits) -> str:
     """Explain a verdict on int8 by instructions and roof."""
     if not limits.kernels:
         return (
@@ -113,7 +114,7 @@ def _why(verdict: Verdict, limits: Bounds) -> str:
     return f"{roof} {_against_roof(verdict, limits)}"
 
 
-def _against_roof(verdict: Verdict, limits: Bounds) -> str:
+def _against_roof(verdict: Verdict, limits: Int8Limits) -> str:
     if verdict.call not in ("better", "worse"):
         return "Measured is no difference: what the products save is spent around them."
     if verdict.call == "worse":

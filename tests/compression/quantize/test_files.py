@@ -12,7 +12,7 @@ from torch import nn
 
 from labkit import models
 from labkit.compression import quantize
-from labkit.compression.quantize.file_size import file_bytes, predicted_bytes
+from labkit.compression.quantize.file_size import file_bytes, header_bytes, predicted_bytes
 from labkit.compression.quantize.int8_model import Int8Model
 
 BATCHES = pictures(2)
@@ -167,3 +167,9 @@ def test_file_bytes_are_those_of_the_file(tmp_path):
     packed = quantize.weights(model, bits=4)
     quantize.save(packed, path)
     assert file_bytes(packed) == path.stat().st_size < numbers
+
+
+def test_header_and_tensors_are_the_whole_file(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(5), "b": torch.zeros(3)}, tmp_path / "x.safetensors")
+    header = header_bytes(tmp_path / "x.safetensors")
+    assert header + 4 * 8 == (tmp_path / "x.safetensors").stat().st_size

@@ -10,13 +10,13 @@ from support.common import check_is_sound, tiny_data
 from torch import nn
 
 from labkit import models
-from labkit.compression.quantize import grid, round_trip
+from labkit.compression.quantize import Int8Limits, grid, round_trip
 from labkit.compression.quantize.affine import grid_of
 from labkit.compression.quantize.layer_noise import LayerError
 from labkit.lessons import predict
 from labkit.lessons.quantization import checks, measure, words
-from labkit.lessons.quantization.measure import Bounds, Quality
-from labkit.measure import Ceiling, Estimate, Timing
+from labkit.lessons.quantization.measure import Quality
+from labkit.measure import Estimate, Timing
 
 
 @pytest.mark.parametrize(
@@ -184,30 +184,11 @@ def test_clipped_grid_covers_the_share():
 # ---- speed
 
 
-def ceiling(fp32=10.0, bf16=60.0, bandwidth=10.0):
-    rates = {"fp32": Estimate(fp32, fp32, fp32, 9), "bf16": Estimate(bf16, bf16, bf16, 9)}
-    return Ceiling(rates, rates, Estimate(bandwidth, bandwidth, bandwidth, 9), 1, "cpu")
-
-
-@pytest.mark.parametrize(
-    ("kernels", "rate"), [("amx-int8", 12), ("avx512-vnni", 4), ("avx-vnni", 4), ("", 1)]
-)
-def test_bounds(kernels, rate):
-    model, inputs = nn.Linear(1000, 500, bias=False), torch.ones(20, 1000)
-    operations, moved = 2 * 1000 * 500 * 20, 4 * (1000 * 500 + 20 * 1500)
-    found = measure.bounds(model, inputs, ceiling(), kernels)
-    assert found.rate == rate and not found.moving
-    assert found.fp32 == pytest.approx(operations / 10e9)
-    assert found.int8 == pytest.approx(operations / 10e9 / rate)
-    slow = measure.bounds(model, inputs, ceiling(bandwidth=0.1), kernels)
-    assert slow.moving and slow.int8 == pytest.approx(moved / 4 / 0.1e9) and slow.speed == 4
-
-
 def timing(ratio, rounds=10):
     return {"fp32": Timing("fp32", (ratio,) * rounds), "int8": Timing("int8", (1.0,) * rounds)}
 
 
-LIMITS = Bounds(0.06, 0.01, "amx-int8", 12.0, moving=False)
+LIMITS = Int8Limits(0.06, 0.01, "amx-int8", 12.0, moving=False)
 
 
 @pytest.mark.parametrize(
@@ -225,8 +206,8 @@ LIMITS = Bounds(0.06, 0.01, "amx-int8", 12.0, moving=False)
         ),
         (0.5, 10, LIMITS, ["slower here", "Measured is a loss"], ["faster"]),
         (3, 3, LIMITS, ["too few"], ["Measured is"]),
-        (0.5, 10, Bounds(1, 1, "", 1, True), ["no int8 instructions", "slower"], ["at best"]),
-        (3, 10, Bounds(6, 2, "avx-vnni", 4, True), ["moving bytes", "3.0x at best"], []),
+        (0.5, 10, Int8Limits(1, 1, "", 1, True), ["no int8 instructions", "slower"], ["at best"]),
+        (3, 10, Int8Limits(6, 2, "avx-vnni", 4, True), ["moving bytes", "3.0x at best"], []),
     ],
 )
 def test_speed(ratio, rounds, limits, there, absent):
@@ -247,14 +228,6 @@ def test_file(stored, equal, phrase):
     said = words.read_file(1000, stored, 100, 4000, equal)
     assert all(word in said for word in phrase), said
     assert "With 100 bytes of names" in said
-
-
-def test_header_and_tensors_are_the_whole_file(tmp_path):
-    from safetensors.torch import save_file
-
-    save_file({"a": torch.zeros(5), "b": torch.zeros(3)}, tmp_path / "x.safetensors")
-    header = measure.header_bytes(tmp_path / "x.safetensors")
-    assert header + 4 * 8 == (tmp_path / "x.safetensors").stat().st_size
 
 
 @pytest.mark.parametrize(
