@@ -114,21 +114,11 @@ def test_planted_imports(tmp_path, place, source, wrong):
 
 def circle(package):
     """Return the modules of one circle of imports in a package, or nothing if there is none."""
-    graph = import_graph(package)
-    for one, other in FORMER_CIRCLES:
-        graph.get(one, set()).discard(other)
     try:
-        TopologicalSorter(graph).prepare()
+        TopologicalSorter(import_graph(package)).prepare()
     except CycleError as error:
         return error.args[1]
     return []
-
-
-# Reports that know what they report on, until they are pure.
-FORMER_CIRCLES = [
-    ("labkit.compare.report", "labkit.compare.race"),
-    ("labkit.compare.tradeoff_report", "labkit.compare.tradeoff"),
-]
 
 
 def test_no_modules_import_each_other_in_a_circle(root):
