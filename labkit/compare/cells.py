@@ -40,6 +40,8 @@ def versus_cell(quantity: Quantity, estimate: Estimate | None, is_baseline: bool
         return NOTHING
     shown = Verdict("", "", quantity, estimate).decimals
     ratio = quantity.kind == "ratio"
+    if quantity.exact:
+        return f"{estimate.value:.{shown}f}x" if ratio else f"{estimate.value:+.{shown}f}"
     return f"{estimate:.{shown}fx}" if ratio else f"{estimate:+.{shown}f}"
 
 

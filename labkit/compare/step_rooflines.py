@@ -8,7 +8,7 @@ from labkit.measure import Ceiling, Standing, flops, interleave, standing, traff
 from labkit.measure.ceiling import DTYPES
 from labkit.seeds import rng_state, set_rng_state
 from labkit.training import Recipe
-from labkit.training.precision import precision_policy
+from labkit.training.precision import Precision, precision_policy
 
 WARMUP, ROUNDS = 3, 15
 
@@ -45,7 +45,7 @@ def step_standings(recipes: Mapping[str, Recipe], ceiling: Ceiling) -> dict[str,
     return standings
 
 
-def _format(precision: str) -> str:
+def _format(precision: str | Precision) -> str:
     """Return the name that the ceiling has for the format a precision multiplies in."""
     dtype = precision_policy(precision).dtype
     return next(name for name, known in DTYPES.items() if known == dtype)

@@ -48,8 +48,6 @@ PRECISIONS = {
         Precision("fp32", torch.float32),
         Precision("bf16", torch.bfloat16),
         Precision("fp16", torch.float16, scaled=True),
-        # For the lesson: what goes wrong without the scaler.
-        Precision("fp16-unscaled", torch.float16),
     )
 }
 
@@ -60,12 +58,15 @@ def fast_precision() -> str:
     return "bf16" if on_gpu or "AMX" in instruction_set() else "fp32"
 
 
-def precision_policy(name: str) -> Precision:
-    """Return the policy called `name`.
+def precision_policy(precision: str | Precision) -> Precision:
+    """Return the policy of this name; a policy is returned as it is.
 
     Raises:
         ValueError: there is none of that name.
     """
-    if name not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}")
-    return PRECISIONS[name]
+    if isinstance(precision, Precision):
+        return precision
+    if precision not in PRECISIONS:
+        known = ", ".join(PRECISIONS)
+        raise ValueError(f"precision must be one of {known}, or a Precision, got {precision!r}")
+    return PRECISIONS[precision]

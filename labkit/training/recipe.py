@@ -19,7 +19,7 @@ from labkit.fingerprint import fingerprint
 from labkit.seeds import seed_everything
 from labkit.training.evaluate import scores
 from labkit.training.optimizers import SGD, Optimizer
-from labkit.training.precision import precision_policy
+from labkit.training.precision import Precision, precision_policy
 from labkit.training.run import Between, Training, train
 from labkit.training.schedules import Schedule, one_cycle
 from labkit.training.task import Batch, Task, classify
@@ -97,7 +97,7 @@ class Recipe:
     steps: int | None = None
     batch_size: int = 128
     accumulate: int = 1
-    precision: str = "fp32"
+    precision: str | Precision = "fp32"
     clip: float | None = None
     augment: Callable[[Batch], Batch] | None = None
     between: tuple[Between, ...] = ()

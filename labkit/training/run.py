@@ -23,7 +23,7 @@ from labkit.checks import check_positive_int
 from labkit.seeds import rng_state, set_rng_state
 from labkit.training import loop
 from labkit.training.loop import Loop
-from labkit.training.precision import precision_policy
+from labkit.training.precision import Precision, precision_policy
 from labkit.training.step import Step
 from labkit.training.stream import EpochStream
 from labkit.training.task import Batch, Task, classify
@@ -130,7 +130,7 @@ def train(
     *,
     task: Task | None = None,
     schedule: Callable[[float], float] | None = None,
-    precision: str = "fp32",
+    precision: str | Precision = "fp32",
     accumulate: int = 1,
     clip: float | None = None,
     augment: Callable[[Batch], Batch] | None = None,
@@ -148,7 +148,7 @@ def train(
         optimizer: over the model's parameters.
         task: what is learned; classification when left out. See `labkit.training.task`.
         schedule: progress (0 … 1) -> factor of the learning rate; see `schedules`.
-        precision: "fp32", "bf16", "fp16" (with loss scaling) or "fp16-unscaled".
+        precision: "fp32", "bf16" or "fp16" (with loss scaling), or a `Precision` of your own.
         accumulate: batches whose gradients are added up for one step.
         clip: largest norm of the gradient; None leaves it alone.
         augment: changes each batch on its device, such as flips; draws from the global generators.

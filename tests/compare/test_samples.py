@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from dataclasses import replace
 
 import numpy
 import pytest
@@ -140,6 +141,10 @@ def test_what_is_counted_is_exact() -> None:
     assert str(samples.verdict("b")) == "b over a, peak memory: 3.00x smaller (exact, n=1)"
     assert samples.value("a", "peak memory") == Estimate(3.0, 3.0, 3.0, 1)
     assert samples.table().rows == (("a", "3.00", "3.15"), ("b", "1.00", "1.05"))
+    compared = Samples("ab", (replace(SIZE, versus="times smaller"),))
+    compared.add("a", SIZE, 3)
+    compared.add("b", SIZE, 2)
+    assert [row[-1] for row in compared.table().rows] == ["1 (baseline)", "1.50x"]
 
 
 # -- scores --------------------------------------------------------------------------------------

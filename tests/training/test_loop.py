@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from labkit import models
-from labkit.training import cosine, supervised, train
+from labkit.training import Precision, cosine, supervised, train
 
 
 def make_batches(count: int = 6, size: int = 8, seed: int = 0) -> list:
@@ -54,8 +54,8 @@ def test_is_the_bare_loop_to_the_bit() -> None:
     assert same_weights(ours, bare)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16-unscaled", "fp16"])
-def test_mixed_precision_is_torch_autocast(precision: str) -> None:
+@pytest.mark.parametrize("precision", ["bf16", Precision("unscaled", torch.float16), "fp16"])
+def test_mixed_precision_is_torch_autocast(precision: str | Precision) -> None:
     batches, ours, bare = make_batches(), make_model(), make_model()
     list(train(ours, batches, sgd(ours), precision=precision))
 

@@ -150,19 +150,22 @@ def _fate_words(name: str, shares: Fates) -> str:
     )
 
 
-def small_losses(sweep: Mapping[str, Mapping[int, float]]) -> Figure:
-    """Return the loss at the end of trainings whose loss was divided by a power of two.
+def small_losses(losses: Mapping[str, Mapping[int, Tensor]]) -> Figure:
+    """Return the loss on the test images after trainings on a loss divided by a power of two.
 
     Args:
-        sweep: {precision: {k: loss at the end, for a training on loss / 2**k}}.
+        losses: {precision: {k: loss of each test image, after training on loss / 2**k}}.
     """
     fig = figure(9.2, 3.8)
     lines(
         fig.subplots(),
-        {name: (list(losses), list(losses.values())) for name, losses in sweep.items()},
+        {
+            name: (list(of), [each.mean().item() for each in of.values()])
+            for name, of in losses.items()
+        },
         "The same training, loss divided and learning rate multiplied by 2ᵏ",
         "k",
-        "loss at the end (before the division)",
+        "loss on the test images",
         marks=True,
         bottom=0,
     )

@@ -50,8 +50,13 @@ def test_gradient_picture_moves_with_the_scale():
 
 
 def test_small_losses_and_scale_history_draw_what_they_get():
-    fig = pictures.small_losses({"fp32": {0: 0.5, 8: 0.5}, "fp16": {0: 0.5, 8: 0.9}})
-    assert [list(line.get_ydata()) for line in fig.axes[0].lines] == [[0.5, 0.5], [0.5, 0.9]]
+    fig = pictures.small_losses(
+        {
+            name: {k: torch.tensor([loss - 0.25, loss + 0.25]) for k, loss in of.items()}
+            for name, of in {"fp32": {0: 0.5, 8: 0.5}, "fp16": {0: 0.5, 8: 1.0}}.items()
+        }
+    )
+    assert [list(line.get_ydata()) for line in fig.axes[0].lines] == [[0.5, 0.5], [0.5, 1.0]]
     fig = pictures.scale_history([8.0, 4.0, 4.0], [True, False, False])
     steps, crosses = fig.axes[0].lines
     assert list(steps.get_ydata()) == [3, 2, 2]

@@ -1,20 +1,17 @@
-"""Notebook 03: its checks, and its sentences for every outcome."""
+"""Notebook 03: its checks, what it works out, and its sentences for every call."""
 
 from __future__ import annotations
-
-import math
-from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
 from support.common import SILLY, refuses, sizes_at, tiny_recipe
+from support.verdicts import each_call
 
-from labkit.compare import STEP_TIME, Race, Verdict
-from labkit.lessons import Prediction
+from labkit.compare import Quantity, Race
+from labkit.lessons import Prediction, Sentences, sentence
 from labkit.lessons.mixed_precision import checks, measure, words
 from labkit.measure import Ceiling, Estimate, standing
-from labkit.training import Phases
+from labkit.training.task import ACCURACY, LOSS
 
 # ---- checks
 
@@ -57,7 +54,7 @@ def standings(under: Ceiling, work: int = 10**9, bytes: int = 10**9) -> dict:
 def test_allowed_speedup_under_the_slope():
     under = roof()
     placed = standings(under)
-    assert measure.allowed(placed, under) == pytest.approx(2)
+    assert measure.roof_figures(placed, under) == {"bound": pytest.approx(2), "peak": 4}
     assert checks.allowed_speedup(2.0, placed, under).right
     refuses(checks.allowed_speedup, [4.0, 0.5, 1.0, 1.9, 2.1, 0, -2, *SILLY], placed, under)
     assert "flat roofs" in checks.allowed_speedup(4.0, placed, under).message
@@ -71,140 +68,109 @@ def test_allowed_speedup_under_the_flat_roof():
     refuses(checks.allowed_speedup, [2.0, 0.25, 1.0, 3.5, 5.0], placed, under)
 
 
-# ---- sentences
+# ---- what it works out
 
 
 @pytest.mark.parametrize(
-    ("activations", "phrase"),
+    ("activations", "said"),
     [
-        ((-40, -26), ("silence", "Loss scales from `2**15`")),
-        ((-27, -16), ("may well survive", "Loss scales from `2**2`")),
-        ((-15, -10), ("**0.0%**", "hurt nobody", "Loss scales from `2**0`")),
-        ((-60, 10), ("No loss scale",)),
+        ((-40, -26), "from `2**15` to `2**23`"),  # weights reach 2**-8, fp16 ends below 2**16
+        ((-27, -16), "from `2**2` to `2**23`"),
+        ((-15, -10), "from `2**0` to `2**23`"),
+        ((-60, 10), words.NO_SCALE),
     ],
 )
-def test_read_gradients(activations, phrase):
-    text = words.read_gradients(
-        {"activations": sizes_at(*activations), "weights": sizes_at(-12, -8)}
-    )
-    assert all(word in text for word in phrase), text
+def test_safe_scales(activations, said):
+    sizes = {"activations": sizes_at(*activations), "weights": sizes_at(-12, -8)}
+    assert said in words.read_scales(measure.safe_scales(sizes))
 
 
-def test_read_small_losses():
-    same = {0: 0.5, 10: 0.5}
-    text = words.read_small_losses(
-        {
-            "fp32": same,
-            "bf16": {0: 0.55, 10: 0.45},
-            "fp16": {0: 0.5, 10: math.nan},
-            "fp16-unscaled": {0: 0.9, 10: 2.3},
-        }
-    )
-    assert "**fp32**: the same loss for every k" in text
-    assert "**bf16**: trains as well" in text
-    assert "**fp16**: fails from k = 10" in text
-    assert "**fp16-unscaled**: fails from k = 0 on. At k = 10 its loss is 2.30" in text
-    text = words.read_small_losses({"fp32": {0: 0.5, 10: 0.6}, "bf16": same})
-    assert "last bit" not in text
+@pytest.mark.parametrize(
+    ("skipped", "said"),
+    [
+        ([True] * 4, ["4 of 4 steps", "4 of them came at the start", "down to 4;"]),
+        ([True, True, False, True], ["3 of 4 steps", "2 of them", "down to 2;"]),
+        ([False] * 4, ["0 of 4 steps", "0 of them", "down to 8;"]),
+    ],
+)
+def test_read_scale(skipped, said):
+    text = words.read_scale([8.0, 4.0, 2.0, 4.0], skipped).replace(". It", "; it")
+    assert all(part in text for part in [*said, "it doubled 1 times"]), text
 
 
-def test_read_scale():
-    read = words.read_scale
-    scales = [8.0, 4.0, 2.0, 4.0]
-    assert "Every step" in read(scales, [True] * 4)
-    text = read(scales, [True, True, False, True])
-    assert "**2 steps were left out**" in text
-    assert "scale of 2 was" in text
-    assert "1 more were" in text
-    assert "it doubled 1 times" in text
-    assert "After that 0 more" in read(scales[:3], [False] * 3)
-    assert "it doubled 0 times" in read(scales[:3], [False] * 3)
+def test_the_smallest_loss_is_compared_image_by_image():
+    plain = torch.linspace(0.1, 1.1, 100)
+    losses = {
+        "fp32": {0: plain, 9: plain},
+        "same": {0: plain + 1, 9: plain.clone()},
+        "broken": {0: plain, 9: plain + 1 + 0.01 * plain.flip(0)},
+    }
+    samples = measure.smallest_loss(losses)
+    assert samples.verdict("same").call == "no difference that matters"
+    assert samples.verdict("broken").call == "worse"
+    assert samples.verdict("broken").estimate.n == 100
 
 
-def finished(fp16: float, bf16: float, **options) -> Race:
+def finished(fp16: float, bf16: float) -> Race:
     """A race over the tiny model whose seconds a step were planted: fp32 takes 10 ms."""
     recipe = tiny_recipe()
-    arms = {name: recipe.but(precision=name) for name in ("fp32", "bf16", "fp16")}
-    race = Race(arms, seeds=1, evaluations=1, **options)
-    for _ in race:
-        pass
+    race = Race({n: recipe.but(precision=n) for n in ("fp32", "bf16", "fp16")}, seeds=1)
+    samples = measure.passes(race)
+    for on in samples.quantities:
+        assert samples.value("fp16", on).n == 10 - 3
     for name, seconds in (("fp32", 0.01), ("bf16", bf16), ("fp16", fp16)):
         record = race.records[name][0]
         record.seconds[:] = [seconds] * len(record.seconds)
     return race
 
 
-def test_who_takes_part():
-    recipe = tiny_recipe(epochs=1)
-    slow = finished(fp16=0.5, bf16=0.012)
-    assert list(measure.entrants(slow, recipe)) == ["fp32", "bf16"]
-    everyone = measure.entrants(finished(fp16=0.02, bf16=0.006), recipe)
-    assert list(everyone) == ["fp32", "bf16", "fp16"]
-    assert all(arm.epochs == 1 and arm.precision == name for name, arm in everyone.items())
-    none = measure.entrants(finished(fp16=0.5, bf16=0.9), recipe)
-    assert list(none) == ["fp32", "fp16"]
-    assert {arm.steps for arm in none.values()} == {measure.SHORT}
+@pytest.mark.parametrize(
+    ("bf16", "fp16", "names"),
+    [(0.012, 0.5, ["fp32", "bf16"]), (0.006, 0.02, ["fp32", "bf16", "fp16"])],
+)
+def test_who_takes_part(bf16, fp16, names):
+    arms = measure.entrants(finished(fp16=fp16, bf16=bf16), tiny_recipe(epochs=1))
+    assert list(arms) == names
+    assert all(arm.epochs == 1 and arm.precision == name for name, arm in arms.items())
 
 
-def test_read_sprint():
-    phases = Phases(0.0, 0.002, 0.3, 0.0)
-    steps = {name: [SimpleNamespace(phases=phases)] * 9 for name in ("fp32", "bf16", "fp16")}
-    text = words.read_sprint(finished(fp16=0.5, bf16=0.012), steps)
-    assert "**fp16**: forward 2.0 ms, backward 300.0 ms" in text
-    assert "fp16 over fp32, step time: 0.0200x: slower here" in text
-    assert "So fp16 cannot" in text
-    assert "So bf16 and fp16 cannot" in words.read_sprint(finished(0.5, 0.5), steps)
-    assert "all can run" in words.read_sprint(finished(0.02, 0.02), steps)
+def test_if_all_are_slow_the_least_slow_one_takes_part_shortly():
+    arms = measure.entrants(finished(fp16=0.5, bf16=0.9), tiny_recipe(epochs=1))
+    assert list(arms) == ["fp32", "fp16"]
+    assert {arm.steps for arm in arms.values()} == {measure.SHORT}
 
 
-def test_read_standings():
-    under = roof()
-    assert words.read_standings(standings(under)).count("moving numbers") == 2
-    assert words.read_standings(standings(under, work=10**12)).count("multiplying") == 2
+def test_bytes_kept_are_exact():
+    assert measure.kept_for_backward(1).exact
+    assert measure.kept_for_backward(1).name != measure.kept_for_backward(128).name
+
+
+# ---- sentences
 
 
 @pytest.mark.parametrize(
-    ("bf16", "peak", "phrase"),
+    ("sentences", "quantity"),
     [
-        (0.02, 50.0, "slower here, and the roof says why"),
-        (0.02, 400.0, "multiplying is not why"),
-        (0.01, 400.0, "No difference in time"),
-        (0.007, 400.0, "by less than the roof allows (2.00x)"),
-        (0.005, 400.0, "gains what the roof allows (2.00x)"),
+        (words.SMALL_LOSS, Quantity.of(LOSS)),
+        (words.TIME, None),
+        (words.ACCURACY, Quantity.of(ACCURACY)),
     ],
 )
-def test_read_race(bf16, peak, phrase):
-    under = roof(peak)
-    # With the slow multiplier the bound is still the slope: much is moved, little is computed.
-    placed = standings(under, work=10**8)
-    race = finished(fp16=0.01, bf16=bf16, target=0.99)
-    text = words.read_race(race, Prediction(1.0), placed, under)
-    assert phrase in text
-    assert "bf16 over fp32, time to target: too few to tell: nothing measured" in text
-    assert text.count("peak memory") == 2
-    assert "You predicted 1x" in text
+def test_every_call_has_a_sentence_of_its_own(sentences: Sentences, quantity):
+    verdicts = each_call(*([quantity] if quantity else []), candidate="bf16", baseline="fp32")
+    said = [sentence(v, sentences, bound=2.0, peak=0.5) for v in verdicts.values()]
+    assert len(set(said)) == 5 and not any("{" in text or "inf" in text for text in said)
 
 
-def test_read_race_that_was_stopped_at_once():
-    under = roof()
-    race = Race({"fp32": tiny_recipe(), "bf16": tiny_recipe(precision="bf16")})
-    assert "Nothing was timed" in words.read_race(race, Prediction(1), standings(under), under)
-
-
-def test_every_call_of_a_verdict_has_words():
-    verdict = Verdict("bf16", "fp32", STEP_TIME, Estimate(1.5, 1.4, 1.6, 9))
-    assert verdict.call == "better"
-    for low, high in ((1.4, 1.6), (0.9, 1.1), (0.4, 0.6)):
-        estimate = replace(verdict.estimate, value=(low + high) / 2, low=low, high=high)
-        assert "**" in words._why(replace(verdict, estimate=estimate), 2.0, 2.0)
-
-
-def test_read_memory():
-    mib = 2**20
-    text = words.read_memory(
-        {1: {"fp32": mib, "bf16": 2 * mib}, 128: {"fp32": 10 * mib, "bf16": 5 * mib}}
-    )
-    assert "**batch of 128**: fp32 10.00 MiB (100%), bf16 5.00 MiB (50%)" in text
-    assert "copies of the weights" in text
-    even = {n: {"fp32": n * mib, "bf16": n * mib // 2} for n in (1, 128)}
-    assert "copies" not in words.read_memory(even)
+def test_a_race_that_was_stopped_is_read_as_far_as_it_came():
+    race = Race({"fp32": tiny_recipe(), "bf16": tiny_recipe(precision="bf16")}, seeds=1)
+    figures = measure.roof_figures(standings(roof()), roof())
+    text = words.read_race(race, Prediction(1), **figures)
+    assert text.count("too few") >= 2 and "inf" not in text
+    for rounds in (5, 5):
+        for _ in range(rounds):
+            race.advance()
+        text = words.read_race(race, Prediction(1), **figures)
+        assert str(race.verdict("bf16")) in text and "You predicted 1x" in text
+        assert str(race.verdict("bf16", on="accuracy")) in text
+    assert race.finished and "accuracy: too few" not in text
