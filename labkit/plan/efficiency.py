@@ -28,7 +28,7 @@ class StepCost:
     message: MessageCost
     gradient: int
 
-    def computing(self, batch: int) -> float:
+    def computing(self, batch: float) -> float:
         """Return the seconds of computing for `batch` images a rank."""
         return self.fixed + batch * self.image
 
@@ -43,7 +43,7 @@ class StepCost:
         latency = (ranks - 1) * self.message.latency
         return latency + ring_bytes(self.gradient, ranks) * self.message.per_byte
 
-    def efficiency(self, batch: int, ranks: int) -> float:
+    def efficiency(self, batch: float, ranks: int) -> float:
         """Return the share of a step that is computing, 0 to 1."""
         computing = self.computing(batch)
         return computing / (computing + self.sending(ranks))

@@ -9,6 +9,7 @@ A way is two functions: what wraps the model, and what is done after backward. T
 the same for all of them.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -58,6 +59,13 @@ class ThroughMemory:
         average_coalesced(model, all_reduce=self._all_reduce)
 
 
+def _contiguous(model: nn.Module) -> nn.Module:
+    # Gradients then lie in memory otherwise than the buckets. On some processors torch warns of
+    # that; here it is the point.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+    return data_parallel(model.to(memory_format=torch.contiguous_format))
+
+
 def _meet(model: nn.Module) -> None:
     dist.barrier()
 
@@ -73,9 +81,7 @@ AVERAGINGS: Mapping[str, Averaging] = {
     "DDP, in bf16": Averaging(
         lambda model: data_parallel(model, meter=NetworkMeter(torch.bfloat16))
     ),
-    "DDP, contiguous weights": Averaging(
-        lambda model: data_parallel(model.to(memory_format=torch.contiguous_format))
-    ),
+    "DDP, contiguous weights": Averaging(_contiguous),
     MEETING: Averaging(after=_meet),
 }
 

@@ -1,5 +1,7 @@
 """Notebook 11: the checks of its exercises."""
 
+from math import log2
+
 from labkit.lessons.check import exercise, real, wrong_number
 from labkit.plan.efficiency import StepCost
 from labkit.plan.messages import ring_bytes
@@ -38,7 +40,7 @@ def resnet_bytes(answer: object) -> str | None:
 
 @exercise(
     hint="`cost.efficiency(batch, ranks)` is the share of computing. Try 1, 2, 4, 8, …",
-    praise="Below that batch you pay for ranks that mostly wait.",
+    praise="Below that batch, by this model, more than a tenth of a step goes to sending.",
 )
 def smallest_batch(answer: object, cost: StepCost) -> str | None:
     """Check the smallest power of two a rank at which 8 ranks compute 90 % of the time."""
@@ -46,10 +48,10 @@ def smallest_batch(answer: object, cost: StepCost) -> str | None:
     problem = wrong_number(answer, right, 0, "There the share is still below 90 %.")
     if problem is None or batch is None or not 1 <= batch < 2**60:
         return problem
+    if cost.efficiency(batch, 8) < ENOUGH:
+        return problem
     if batch == cost.smallest_batch(ENOUGH, 64):
         return f"{batch:g} is for 64 ranks."
-    if batch > right:
-        return f"{batch:g} does it, but a smaller power of two does, too."
-    if batch > right / 2:
+    if log2(batch) % 1:
         return f"{batch:g} is no power of two."
-    return problem
+    return f"{batch:g} does it, but a smaller power of two does, too."

@@ -1,9 +1,13 @@
-"""Notebook 11: what its ranks do. Each function joins the others and returns plain numbers."""
+"""Notebook 11: what its ranks do, and what is worked out from what they return.
 
-from collections.abc import Callable, Iterable, Mapping
+The functions that call `init` run on every rank: call them with `launch`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -12,16 +16,116 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from labkit import models
+from labkit.compare import STEP_TIME, Quantity, Samples
 from labkit.data import ImageData
-from labkit.distributed import World, init
+from labkit.distributed import World, init, launch
 from labkit.distributed.collectives.rank_timing import interleave_ranks
-from labkit.distributed.parallel.averaging import AVERAGINGS, Averaging, RepeatedStep
+from labkit.distributed.parallel.averaging import (
+    AVERAGINGS,
+    CEILING,
+    STEPS,
+    Averaging,
+    RepeatedStep,
+)
 from labkit.distributed.parallel.data import data_parallel
 from labkit.facts import threads
 from labkit.measure.quiet_profiler import without_engine_lines
 from labkit.plan.efficiency import StepCost
 from labkit.plan.messages import fit_cost
+from labkit.table import Table
 from labkit.training import SGD, Recipe, cosine
+from labkit.training.task import ACCURACY
+
+# -- is it the same as one process? ----------------------------------------------------------
+
+Average: TypeAlias = tuple[str, Callable[[nn.Module], object]]
+"""What is averaged ("gradients", before the optimizer's step, or "weights", after it), and how."""
+Optimizers: TypeAlias = Mapping[str, Callable[..., torch.optim.Optimizer]]
+SAME = 1e-3
+"""Of the weights' length: rounding is far below, another algorithm far above."""
+
+
+def nothing(model: nn.Module) -> None:
+    """Average nothing."""
+
+
+def against_one_process(optimizers: Optimizers, averages: Mapping[str, Average]) -> Table:
+    """Train in each way on two ranks, and say whether the weights are those of one process.
+
+    Args:
+        optimizers: {name: makes one from the parameters}.
+        averages: {name: what is averaged, and how}.
+    """
+    (alone,) = launch(weights_of, 1, optimizers=optimizers, averages={"": ("gradients", nothing)})
+    ranks = launch(weights_of, 2, optimizers=optimizers, averages=averages)
+    rows = [
+        (way, *(_word([rank[name, way] for rank in ranks], alone[name, ""]) for name in optimizers))
+        for way in averages
+    ]
+    return Table(("the ranks average", *optimizers), tuple(rows))
+
+
+def _word(ranks: Sequence[Tensor], alone: Tensor) -> str:
+    """Say how the ranks' weights after training compare with those of one process."""
+    length = torch.linalg.vector_norm
+    if length(ranks[0] - ranks[1]) > SAME * length(alone):
+        return "the ranks differ"
+    if length(ranks[0] - alone) > SAME * length(alone):
+        return "differs from one process"
+    return "same as one process"
+
+
+def weights_of(
+    optimizers: Optimizers, averages: Mapping[str, Average]
+) -> dict[tuple[str, str], Tensor]:
+    """Train a small network for five steps in each way, each rank on its part of the batches.
+
+    Returns:
+        {(optimizer, average): this rank's weights}.
+    """
+    with init() as world:
+        return {
+            (name, way): _five_steps(optimizer, *average, world)
+            for name, optimizer in optimizers.items()
+            for way, average in averages.items()
+        }
+
+
+def _five_steps(
+    optimizer: Callable[..., torch.optim.Optimizer],
+    what: str,
+    average: Callable[[nn.Module], object],
+    world: World,
+) -> Tensor:
+    torch.manual_seed(0)  # the same weights and the same batches on all ranks
+    model = models.mlp()
+    trained = optimizer(model.parameters())
+    for _ in range(5):
+        inputs, labels = torch.randn(16, 64), torch.randint(10, (16,))
+        mine = slice(world.rank, None, world.size)
+        trained.zero_grad()
+        torch.autograd.backward(F.cross_entropy(model(inputs[mine]), labels[mine]))
+        if what == "gradients":
+            average(model)
+        trained.step()
+        if what == "weights":
+            average(model)
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def accuracies(scores: Mapping[str, Tensor]) -> Samples:
+    """Return the accuracies of models that answered the same images; the first is the baseline."""
+    samples = Samples(scores)
+    for name, right in scores.items():
+        samples.add_scores(name, Quantity.of(ACCURACY), right)
+    return samples
+
+
+# -- times -----------------------------------------------------------------------------------
+
+ROUND_OF_STEPS = replace(STEP_TIME, scale=1e3 / STEPS)
+"""A round is STEPS steps of all ranks, and the slowest rank counts; it is shown as ms a step."""
+SAME_WORK = replace(ROUND_OF_STEPS, name="time for the same work")
 
 
 def step_of(averaging: Averaging, batch: int, world: World) -> RepeatedStep:
@@ -33,9 +137,9 @@ def time_scaling(rounds: int, batch: int = 128) -> dict[str, list[float]]:
     """Time one process and all of them: seconds of STEPS steps.
 
     Returns:
-        Under "alone": one process with one thread and `batch` images; "alone, all": with all ranks'
-        images; "threads": the same with a thread for each rank; "processes": all ranks, with
-        `batch` images and one thread each, by data parallel.
+        Under "one process": with one thread and all ranks' images; "one rank's part": the same with
+        `batch` images; "threads": one process with all images and a thread for each rank;
+        "processes": all ranks, with `batch` images and one thread each, by data parallel.
     """
     with init() as world:
         first, size = world.rank == 0, world.size
@@ -48,12 +152,24 @@ def time_scaling(rounds: int, batch: int = 128) -> dict[str, list[float]]:
                     work.steps()
 
         arms: dict[str, Callable[[], object]] = {
-            "alone": partial(alone, small, 1),
-            "alone, all": partial(alone, large, 1),
+            "one process": partial(alone, large, 1),
+            "one rank's part": partial(alone, small, 1),
             "threads": partial(alone, large, size),
             "processes": together.steps,
         }
         return interleave_ranks(arms, rounds)
+
+
+def same_work(times: Mapping[str, Sequence[float]], ranks: int) -> Samples:
+    """Return all ranks together against one that does their work alone, batch after batch.
+
+    Args:
+        times: of `time_averagings`: of ranks that do not communicate, and of one way that does.
+        ranks: how many there were.
+    """
+    (way,) = set(times) - {CEILING}
+    alone = [ranks * seconds for seconds in times[CEILING]]
+    return Samples.of_timings({"one process": alone, f"{ranks} ranks": times[way]}, SAME_WORK)
 
 
 def time_costs(rounds: int) -> StepCost:
@@ -70,6 +186,9 @@ def time_costs(rounds: int) -> StepCost:
         message = fit_cost({n: times[f"{n} bytes"] for n in (short, long)})
         size = sum(p.numel() * p.element_size() for p in work[few].model.parameters())
         return StepCost(max(0.0, small - few * image), image, message, size)
+
+
+# -- one step, as a profile shows it -----------------------------------------------------------
 
 
 class Span(NamedTuple):
@@ -99,11 +218,29 @@ def spans(events: Iterable[tuple[str, float, float]]) -> list[Span]:
     names |= {name: name for name in ("forward", "backward", "optimizer")}
     found = [Span(names[name], *times) for name, *times in events if name in names]
     origin = min(span.start for span in found if span.what == "forward")
-    return sorted(
-        (Span(s.what, 1e-6 * (s.start - origin), 1e-6 * (s.end - origin)) for s in found),
-        key=lambda span: span.start,
-    )
+    moved = (Span(s.what, 1e-6 * (s.start - origin), 1e-6 * (s.end - origin)) for s in found)
+    return sorted(moved, key=lambda span: span.start)
 
+
+def overlap(found: Sequence[Span]) -> dict[str, float]:
+    """Return how much of the sending happened behind the backward pass, for a sentence."""
+    sending = [span for span in found if span.what == "sending"]
+    backward = max(span.end for span in found if span.what == "backward")
+    # Messages overlap each other, too: count each moment once.
+    covered, reached = 0.0, 0.0
+    for span in sorted(sending, key=lambda span: span.start):
+        covered += max(0.0, span.end - max(span.start, reached))
+        reached = max(reached, span.end)
+    return {
+        "messages": len(sending),
+        # One that starts as the last kernel ends hides nothing.
+        "early": sum(span.start < 0.999 * backward for span in sending),
+        "covered": 1e3 * covered,
+        "step": 1e3 * max(span.end for span in found if span.what != "sending"),
+    }
+
+
+# -- the learning rate of a large batch --------------------------------------------------------
 
 SMALL, FACTOR, RATE, WARMUP = 32, 16, 0.02, 0.2
 _LARGE = {"batch_size": SMALL * FACTOR, "schedule": cosine()}
@@ -120,76 +257,36 @@ RULES: dict[str, dict[str, Any]] = {
 """What to do with the learning rate when FACTOR ranks make the batch so much larger."""
 
 
-def train_rules(images: ImageData, epochs: int, seeds: int) -> dict[str, dict[int, float]]:
+def train_rules(images: ImageData, epochs: int, seeds: int) -> dict[str, dict[int, Tensor]]:
     """Train with each rule; the ranks share the seeds.
 
-    The batch of many ranks is one process's joined batch here: data parallel computes the same.
+    Each training is one process with the joined batch. Many ranks would differ a little, because
+    batch norm takes its statistics from each rank's part.
 
     Returns:
-        {rule: {seed: accuracy}} for this rank's seeds.
+        {rule: {seed: for each test image 1 if it was right, else 0}} for this rank's seeds.
     """
     with init() as world:
         mine = range(world.rank, seeds, world.size)
-        base = Recipe(
-            partial(models.convnet, width=8),
-            images,
-            epochs=epochs,
-            memory_format="channels_last",
-        )
+        base = Recipe(partial(models.convnet, width=8), images, epochs=epochs)
         return {
-            name: {seed: accuracy(base.but(**rule, seed=seed)) for seed in mine}
+            name: {seed: _scores(base.but(**rule, seed=seed)) for seed in mine}
             for name, rule in RULES.items()
         }
 
 
-def accuracy(recipe: Recipe) -> float:
-    """Return the accuracy that a training reaches."""
+def _scores(recipe: Recipe) -> Tensor:
     training = recipe.training()
     for _ in training:
         pass
-    return recipe.evaluate(training.model)
+    return recipe.scores(training.answering)
 
 
-Optimizers = Mapping[str, Callable[..., torch.optim.Optimizer]]
-Averages = Mapping[str, tuple[str, Callable[[nn.Module], object]]]
-"""{name: ("gradients" or "weights", what averages them)}."""
-
-
-def weights_of(optimizers: Optimizers, averages: Averages) -> dict[tuple[str, str], Tensor]:
-    """Train a small network for five steps in each way, each rank on its part of the batches.
-
-    Args:
-        optimizers: made from the parameters.
-        averages: gradients are averaged before the optimizer's step, weights after it.
-
-    Returns:
-        {(optimizer, average): this rank's weights}.
-    """
-    with init() as world:
-        return {
-            (name, way): _five_steps(optimizer, *average, world)
-            for name, optimizer in optimizers.items()
-            for way, average in averages.items()
-        }
-
-
-def _five_steps(
-    optimizer: Callable[..., torch.optim.Optimizer],
-    what: str,
-    average: Callable[[nn.Module], object],
-    world: World,
-) -> Tensor:
-    torch.manual_seed(0)
-    model = models.mlp()
-    trained = optimizer(model.parameters())
-    for _ in range(5):
-        inputs, labels = torch.randn(16, 64), torch.randint(10, (16,))
-        mine = slice(world.rank, None, world.size)
-        trained.zero_grad()
-        torch.autograd.backward(F.cross_entropy(model(inputs[mine]), labels[mine]))
-        if what == "gradients":
-            average(model)
-        trained.step()
-        if what == "weights":
-            average(model)
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
+def rule_samples(ranks: Sequence[Mapping[str, Mapping[int, Tensor]]]) -> Samples:
+    """Return what all ranks found with `train_rules`, seed by seed."""
+    samples = Samples(ranks[0])
+    for rank in ranks:
+        for name, by_seed in rank.items():
+            for seed, right in by_seed.items():
+                samples.add_scores(name, Quantity.of(ACCURACY), right, seed=seed)
+    return samples

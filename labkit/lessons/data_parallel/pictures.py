@@ -100,5 +100,6 @@ def step_parts(cost: StepCost, ranks: int = 2, network: str = "this machine") ->
     smallest = cost.smallest_batch(0.9, ranks)
     return fig, (
         f"Sending the {cost.gradient / 1e3:,.0f} kB gradient takes {1e3 * cost.sending(ranks):.2g} "
-        f"ms, whatever the batch. From {smallest} images a rank on, 90 % of a step is computing."
+        f"ms, whatever the batch. By this model, at best, 90 % of a step is computing from "
+        f"{smallest} images a rank on."
     )

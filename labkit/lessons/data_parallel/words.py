@@ -1,196 +1,247 @@
-"""Notebook 11: what its results mean; `ways` says how near the ways come to the ceiling."""
+"""Notebook 11: what its results mean."""
 
-from collections.abc import Callable, Mapping, Sequence
-from statistics import fmean
+from collections.abc import Sequence
+from gettext import gettext as _
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from labkit.distributed import launch
-from labkit.lessons.data_parallel import measure
-from labkit.lessons.data_parallel.measure import WARMUP, Optimizers, Span
+from labkit.compare import Samples
+from labkit.compare.guess import Fate, fate_of
+from labkit.distributed.parallel.averaging import CEILING, MEETING
+from labkit.lessons.data_parallel.measure import WARMUP, Span, accuracies, overlap
 from labkit.lessons.lesson import Prediction
 from labkit.lessons.prose import Prose
-from labkit.measure import Estimate, paired_ratio
-from labkit.measure.statistics import mean_interval
+from labkit.lessons.reading import Sentences, read, read_all
+from labkit.plan.efficiency import StepCost
 from labkit.plan.messages import ring_bytes
-from labkit.table import Table
 
-SAME = 1e-3  # of the way that the weights went: rounding is far below, another algorithm far above
+TUNED = "DDP, tuned"
 
+# -- a training on all ranks -------------------------------------------------------------------
 
-def nothing(model: nn.Module) -> None:
-    """Average nothing."""
-
-
-def against_one_process(
-    optimizers: Optimizers, averages: Mapping[str, tuple[str, Callable[[nn.Module], object]]]
-) -> Table:
-    """Train in each way on two ranks, and say whether the weights are those of one process.
-
-    Args:
-        optimizers: {name: makes one from the parameters}.
-        averages: {name: ("gradients" or "weights", what averages them)}.
-    """
-    alone = launch(
-        measure.weights_of, 1, optimizers=optimizers, averages={"": ("gradients", nothing)}
-    )[0]
-    ranks = launch(measure.weights_of, 2, optimizers=optimizers, averages=averages)
-    rows = []
-    for way in averages:
-        words = [_word([rank[name, way] for rank in ranks], alone[name, ""]) for name in optimizers]
-        rows.append((way, *words))
-    return Table(("the ranks average", *optimizers), tuple(rows))
+STOPPED = _("The training was stopped before its end: run the two cells above again.")
+SENT = _(
+    "**{sent:,.0f} kB a step from each rank**; the arithmetic said {predicted:,.0f} kB. "
+    "{total:,.1f} MB in all."
+)
+TRAINED = Sentences(
+    better=_("more right answers than one process gave, from as many images."),
+    worse=_("fewer right answers than one process gave, from as many images."),
+    same=_("as good as one process."),
+    unsure=_("may be as good as one process, or not: these test images can't tell."),
+)
+NORM = _(
+    "It is not exactly the same training: batch norm takes its statistics from each rank's own "
+    "part of a batch, and keeps those of its own images for the test (notebook 12)."
+)
 
 
-def _word(ranks: Sequence[Tensor], alone: Tensor) -> str:
-    """Say how the ranks' weights after training compare with those of one process."""
-    length = torch.linalg.vector_norm
-    if length(ranks[0] - ranks[1]) > SAME * length(alone):
-        return "the ranks differ"
-    if length(ranks[0] - alone) > SAME * length(alone):
-        return "differs from one process"
-    return "same as one process"
-
-
-Trained = tuple[float, int, int]
-"""What a rank tells after training: accuracy, bytes sent, steps."""
-
-
-def read_training(ranks: Sequence[Trained | None], alone: Trained, gradient: int) -> Prose:
-    """Return what a training on all ranks reached and sent.
+def read_training(
+    ranks: Sequence[tuple[Tensor, int, int] | None], alone: Tensor, gradient: int
+) -> Prose:
+    """Return what a training on all ranks sent, and how its models compare with one process.
 
     Args:
-        ranks: of each; None if it was stopped.
-        alone: of one process with the joined batch.
+        ranks: of each its scores on the test images, bytes sent and steps; None if it was stopped.
+        alone: scores of one process with the joined batch.
         gradient: bytes.
     """
     done = [rank for rank in ranks if rank is not None]
     if len(done) < len(ranks):
-        return Prose("The training was stopped before its end: run the two cells above again.")
-    _, sent, steps = done[0]
-    predicted = ring_bytes(gradient, len(done))
-    right = "as the arithmetic said" if sent == steps * predicted else "not what arithmetic said"
-    accuracies = ", ".join(f"{accuracy:.1%}" for accuracy, *_ in done)
-    return Prose(
-        f"**{sent / steps / 1e3:,.0f} kB a step from each rank, {right}** "
-        f"({predicted / 1e3:,.0f} kB); {sent / 1e6:,.1f} MB in all. The ranks' accuracies are "
-        f"{accuracies}: their weights are the same, but each has gathered batch norm's statistics "
-        f"from its own images (notebook 12). One process with the joined batch: {alone[0]:.1%}."
+        return Prose(STOPPED)
+    of_ranks = {f"rank {number}": scores for number, (scores, *_) in enumerate(done)}
+    samples = accuracies({"one process": alone, **of_ranks})
+    _scores, sent, steps = done[0]
+    said = SENT.format(
+        sent=sent / steps / 1e3, predicted=ring_bytes(gradient, len(done)) / 1e3, total=sent / 1e6
     )
+    compared = read_all({name: samples.verdict(name) for name in of_ranks}, TRAINED)
+    return Prose(f"{said}\n\n{compared}\n\n{NORM}")
+
+
+# -- how near to the ceiling -------------------------------------------------------------------
+
+AGREEING = Sentences(
+    better=_("Faster than ranks that send nothing can't be: something else used the machine."),
+    worse=_("That is the price of agreeing, with DDP well set up."),
+    same=_("Agreeing costs next to nothing here, with DDP well set up."),
+)
+PACKING = Sentences(
+    better=_("The same bytes in one message take less time than in one message a tensor."),
+    worse=_("One message takes longer here, although the bytes are the same."),
+    same=_("It makes no difference here that the naive way sends many messages."),
+)
+WAITING = Sentences(
+    better=_("Waiting can't make a step shorter: something else used the machine."),
+    worse=_(
+        "These ranks send no gradient: they lose that by waiting for the slower one. Sending fewer "
+        "bytes will not make up for that wait."
+    ),
+    same=_("These ranks send no gradient. Waiting for each other costs next to nothing here."),
+    unsure=_("These ranks send no gradient. Whether waiting costs them time, this run can't tell."),
+)
+SENDING = Sentences(
+    better=_("DDP loses less than ranks that wait after backward: it meets while it computes."),
+    worse=_("So waiting is not all: packing and sending the gradients cost time as well."),
+    same=_("So all that DDP loses may be waiting for the slower rank."),
+    unsure=_("Whether packing and sending cost more than that, this run can't tell."),
+)
+SETTINGS = Sentences(
+    better=_("faster than *tuned*: worth setting here."),
+    worse=_("slower than *tuned*."),
+    same=_("as fast as *tuned*."),
+    unsure=_("can't be told apart from *tuned*."),
+    few=_("measured too few times to be compared with *tuned*."),
+)
+
+
+def read_ways(ways: Samples) -> Prose:
+    """Return what agreeing costs, what many messages cost, and how much of it is waiting.
+
+    Args:
+        ways: times of all ways to average.
+    """
+    questions = (
+        (TUNED, CEILING, AGREEING),
+        ("one message", "naive", PACKING),
+        (MEETING, CEILING, WAITING),
+        (TUNED, MEETING, SENDING),
+    )
+    parts = [read(ways.verdict(way, over), sentences) for way, over, sentences in questions]
+    others = [name for name in ways.arms if name.startswith("DDP, ") and name != TUNED]
+    settings = {name.removeprefix("DDP, "): ways.verdict(name, TUNED) for name in others}
+    return Prose("\n\n".join([*parts, read_all(settings, SETTINGS)]))
+
+
+TINY = Sentences(
+    better=_("Even so small a network gains by sharing the work here."),
+    worse=_("**One process alone is faster:** with so little to compute, agreeing is most of it."),
+    same=_("All that is gained by sharing the work is lost by agreeing."),
+)
+
+# -- scaling -----------------------------------------------------------------------------------
+
+STRONG = Sentences(
+    better=_("**Strong scaling:** the same images on all processes take less time than on one."),
+    worse=_("**Strong scaling:** the same images on all processes take more time than on one."),
+    same=_("**Strong scaling:** the same images on all processes take as long as on one."),
+)
+WEAK = Sentences(
+    better=_("**Weak scaling:** faster than perfect can't be. Something else used the machine."),
+    worse=_("**Weak scaling:** with as many images for each, all of them together take longer."),
+    same=_("**Weak scaling:** perfect, to within {margin}."),
+)
+THREADS = Sentences(
+    better=_("Processes beat threads here."),
+    worse=_("Threads beat processes here."),
+    same=_("Threads and processes are equally fast here."),
+    unsure=_("Between threads and processes this run can't tell."),
+)
+
+
+def read_scaling(scaling: Samples, guess: Prediction) -> Prose:
+    """Return strong and weak scaling, threads against processes, and the prediction.
+
+    Args:
+        scaling: of the times of `measure.time_scaling`.
+        guess: of how many times faster all processes are than one, for the same images.
+    """
+    strong = read(scaling.verdict("processes", "one process"), STRONG, guess)
+    weak = read(scaling.verdict("processes", "one rank's part"), WEAK)
+    between = read(scaling.verdict("processes", "threads"), THREADS)
+    return Prose(f"{strong}\n\n{weak}\n\n{between}")
+
+
+# -- the model of a step -----------------------------------------------------------------------
+
+COST = _(
+    "A step: {fixed:.2f} ms + {image:.0f} µs an image. A message: {latency:.0f} µs + "
+    "{per_byte:.2f} ns a byte.\n\nFor {batch} images and 2 ranks, the model promises "
+    "{predicted:.2f} of the ceiling's speed. Measured above, with one message: {measured}. {fate}"
+)
+FATES: dict[Fate, str] = {
+    "right": _("They agree to within {margin}."),
+    "too high": _(
+        "**The model promises too much.** It leaves out two costs: packing the gradients, and "
+        "waiting for a slow rank. Read what follows as the best case."
+    ),
+    "too low": _("The model promises too little: the machine may have been busier for its turn."),
+    "can't tell": _("The interval is too wide to say whether the model holds."),
+    "too few": _("That is too few to say whether the model holds."),
+}
+
+
+def read_cost(cost: StepCost, ways: Samples, batch: int = 128) -> Prose:
+    """Return the four numbers of a step, and how the model fares against what was measured.
+
+    Args:
+        cost: measured by `measure.time_costs`.
+        ways: times of all ways to average, with two ranks and `batch` images each.
+        batch: images a rank.
+    """
+    predicted, verdict = cost.efficiency(batch, 2), ways.verdict("one message", CEILING)
+    fate = FATES[fate_of(predicted, verdict)].format(margin=verdict.quantity.margin_words)
+    said = COST.format(
+        fixed=1e3 * cost.fixed,
+        image=1e6 * cost.image,
+        latency=1e6 * cost.message.latency,
+        per_byte=1e9 * cost.message.per_byte,
+        batch=batch,
+        predicted=predicted,
+        measured=verdict.figures,
+        fate=fate,
+    )
+    return Prose(said)
+
+
+# -- one step, and the rules for the rate --------------------------------------------------------
+
+OVERLAP = _(
+    "The gradient left in {messages} messages. {early} of them began while this rank still was in "
+    "its backward pass. Some message was on its way for {covered:.1f} ms of a step of {step:.1f} "
+    "ms. A bar holds waiting, too: a message ends when the *other* rank has come as far."
+)
 
 
 def read_timeline(spans: Sequence[Span]) -> Prose:
     """Return how much of the sending happened behind the backward pass."""
-    sending = [span for span in spans if span.what == "sending"]
-    end = max(span.end for span in spans if span.what == "backward")
-    last = max(span.end for span in spans if span.what != "sending")
-    begun = sum(span.start < 0.999 * end for span in sending)
-    total = _covered(sending)
-    return Prose(
-        f"The gradient left in {_left(len(sending), begun)}. Some message was on its way for "
-        f"{1e3 * total:.1f} ms of a step of {1e3 * last:.1f} ms. A bar holds waiting, too: a "
-        "message ends when the *other* rank has come as far. The optimizer starts when the last "
-        "message is there."
-    )
+    return Prose(OVERLAP.format(**overlap(spans)))
 
 
-def _left(messages: int, begun: int) -> str:
-    """Say how many messages there were, and how many of them began before backward's end."""
-    if messages == 1:
-        still = (
-            "while this rank still was in its" if begun else "when this rank was through with its"
-        )
-        return f"1 message, {still} backward pass"
-    count = begun or "none"
-    return f"{messages} messages, {count} of them while this rank still was in its backward pass"
+RULE = Sentences(
+    better=_("**The linear scaling rule does better than the small batch here.**"),
+    worse=_("**The linear scaling rule does not save the accuracy of the small batch here.**"),
+    same=_("**The linear scaling rule holds here:** the large batch learns as much."),
+    unsure=_("Whether the linear scaling rule holds here, these seeds can't tell."),
+)
+LARGER = Sentences(
+    better=_("But the larger rate gets further than the old one in as few steps."),
+    worse=_("The larger rate gets less far than the old one: it is too large."),
+    same=_("The larger rate gets as far as the old one."),
+    unsure=_("Whether the larger rate gets further than the old one, these seeds can't tell."),
+)
+WARM = Sentences(
+    better=_("Warm-up helps: the scaled rate is too large for the first steps."),
+    worse=_("Warm-up costs accuracy here. Of only {steps} steps it gives {slow} to lower rates."),
+    same=_("Warm-up makes no difference here."),
+    unsure=_(
+        "Whether warm-up helps, these seeds can't tell. Of only {steps} steps it gives {slow} to "
+        "lower rates."
+    ),
+)
 
 
-def _covered(spans: Sequence[Span]) -> float:
-    """Return the seconds in which at least one span goes on."""
-    total, reached = 0.0, float("-inf")
-    for span in sorted(spans, key=lambda span: span.start):
-        total += max(0.0, span.end - max(span.start, reached))
-        reached = max(reached, span.end)
-    return total
-
-
-def read_scaling(times: Mapping[str, Sequence[float]], ranks: int, guess: Prediction) -> Prose:
-    """Return strong and weak scaling, threads against processes, and the prediction.
+def read_rules(rules: Samples, steps: int) -> Prose:
+    """Return what the scaled rate does, and what warm-up does to it.
 
     Args:
-        times: as `measure.time_scaling` returns them.
-        ranks: how many there were.
-        guess: of how many times faster all processes are than one, for the same images.
-    """
-    strong = paired_ratio(times["alone, all"], times["processes"])
-    weak = paired_ratio(times["alone"], times["processes"])
-    threads = paired_ratio(times["alone, all"], times["threads"])
-    between = paired_ratio(times["threads"], times["processes"])
-    if between.low > 1:
-        winner = "Processes beat threads here: a thread team meets after every layer, ranks once."
-    elif between.high < 1:
-        winner = "Threads beat processes here."
-    else:
-        winner = "Between threads and processes this measurement can't tell."
-    return Prose(
-        f"- **Strong scaling**, the same images on {ranks} processes: {strong:.2fx} as fast as one "
-        "process with one thread\n"
-        f"- **Weak scaling**, as many images for *each*: {weak:.2f} of one process's pace (1 would "
-        "be perfect)\n"
-        f"- **Threads**, one process with {ranks}: {threads:.2fx} as fast as with one\n"
-        f"- **Processes over threads**: {between:.2fx}\n\n"
-        f"{winner}\n\n{guess.against(strong)}"
-    )
-
-
-def read_rules(ranks: Sequence[Mapping[str, Mapping[int, float]]], steps: int) -> Prose:
-    """Return what each rule for the learning rate costs in accuracy.
-
-    Args:
-        ranks: for each rank {rule: {seed: accuracy}}: the small batch, then the large one at the
-            same rate, at the scaled rate, and at the scaled rate with warm-up.
+        rules: of `measure.rule_samples`.
         steps: of a training with the large batch.
     """
-    rules = {name: {s: a for rank in ranks for s, a in rank[name].items()} for name in ranks[0]}
-    first, *_, scaled, warm = rules
-    rows = ["| | accuracy | against the small batch |", "|---|---|---|"]
-    rows.append(f"| {first} | {fmean(rules[first].values()):.1%} | |")
-    lost = {name: _points(rules[name], rules[first]) for name in rules if name != first}
-    for name, points in lost.items():
-        rows.append(f"| {name} | {fmean(rules[name].values()):.1%} | {points:+.1f} points |")
-    warmed = _warmed(_points(rules[warm], rules[scaled]), steps)
-    return Prose("\n".join([*rows, "", f"{_rules_verdict(lost)} {warmed}"]))
-
-
-def _points(accuracies: Mapping[int, float], baseline: Mapping[int, float]) -> Estimate:
-    """Return the points of accuracy gained over a baseline, paired by seed."""
-    return mean_interval([100 * (accuracies[seed] - baseline[seed]) for seed in baseline])
-
-
-def _rules_verdict(lost: Mapping[str, Estimate]) -> str:
-    same, *scaled = lost.values()
-    best = max(scaled, key=lambda estimate: estimate.value)
-    if same.high < 0 and best.low > same.high:
-        back = min(1.0, 1 - best.value / same.value)
-        return (
-            "**The same rate is too small for the large batch:** so many times fewer steps, each "
-            f"as short as before, do not get as far. A larger rate brings {back:.0%} of it back."
-        )
-    if best.high < 0:
-        return "**The large batch costs accuracy here, whatever the rate.** It takes fewer steps."
-    return "**This measurement can't tell the rules apart:** more seeds or epochs would."
-
-
-def _warmed(gain: Estimate, steps: int) -> str:
-    """Say what warm-up does at the scaled rate."""
-    if gain.low > 0:
-        return f"Warm-up gains {gain:.1f} points: the scaled rate is too wild for the first steps."
-    slow = f"of only {steps} steps it gives {round(WARMUP * steps)} to lower rates"
-    if gain.high < 0:
-        return (
-            f"Warm-up makes it worse by {-gain.value:.1f} points: {slow}. The scaled rate has "
-            "broken nothing at the start, so there was nothing to save. What warm-up is for, "
-            "larger rates and deeper networks, so short a run cannot show."
-        )
-    return f"Whether warm-up helps can't be told here: {gain:+.1f} points ({slow})."
+    slow = round(WARMUP * steps)
+    parts = [
+        read(rules.verdict("scaled rate"), RULE),
+        read(rules.verdict("scaled rate", "same rate"), LARGER),
+        read(rules.verdict("scaled rate, warm-up", "scaled rate"), WARM, steps=steps, slow=slow),
+    ]
+    return Prose("\n\n".join(parts))

@@ -1,16 +1,21 @@
-"""Notebook 11: its checks, and its sentences for every outcome."""
+"""Notebook 11: its checks, what it works out, and its sentences for every call."""
 
 from __future__ import annotations
 
 import pytest
+import torch
 from support.common import check_is_sound
+from support.verdicts import each_call
 from torchvision.models import resnet18
 
-from labkit.lessons import predict
-from labkit.lessons.data_parallel import checks, words
+from labkit.compare import Quantity, Samples
+from labkit.distributed.parallel.averaging import AVERAGINGS, CEILING, MEETING, STEPS
+from labkit.lessons import Sentences, predict, sentence
+from labkit.lessons.data_parallel import checks, measure, words
 from labkit.lessons.data_parallel.measure import Span
 from labkit.plan.efficiency import StepCost
 from labkit.plan.messages import MessageCost
+from labkit.training.task import ACCURACY
 
 COST = StepCost(fixed=1e-3, image=1e-4, message=MessageCost(2e-4, 1e-9), gradient=310_696)
 
@@ -27,7 +32,14 @@ COST = StepCost(fixed=1e-3, image=1e-4, message=MessageCost(2e-4, 1e-9), gradien
         (
             lambda answer: checks.smallest_batch(answer, COST),
             COST.smallest_batch(0.9, 8),
-            {1: "still below", 2**30: "a smaller power", COST.smallest_batch(0.9, 64): "64 ranks"},
+            {
+                1: "still below",
+                0.6 * COST.smallest_batch(0.9, 8): "still below",
+                COST.smallest_batch(0.9, 8) - 1: "no power of two",
+                COST.smallest_batch(0.9, 8) + 1: "no power of two",
+                2**30: "a smaller power",
+                COST.smallest_batch(0.9, 64): "64 ranks",
+            },
         ),
     ],
 )
@@ -39,123 +51,153 @@ def test_the_number_of_resnet18():
     assert sum(p.numel() for p in resnet18().parameters()) == 11_689_512
 
 
-def rules(same, scaled, warm=0.0):
-    """Points away from the small batch, with some noise over seeds that is all rules' own."""
-    small = {seed: 0.80 + seed / 1000 for seed in range(3)}
-    shifts = {"same rate": same, "scaled rate": scaled, "scaled rate, warm-up": scaled + warm}
-    noise = {name: number / 2000 for number, name in enumerate(shifts, start=1)}
-    return [
-        {"small batch": small}
-        | {name: {s: small[s] + d + s * noise[name] for s in small} for name, d in shifts.items()}
-    ]
+# ---- what it works out
+
+
+def test_whether_the_weights_are_those_of_one_process():
+    alone, near, far = torch.ones(9), torch.ones(9) + 1e-6, torch.ones(9) + 0.01
+    assert measure._word([near, near], alone) == "same as one process"
+    assert measure._word([far, far], alone) == "differs from one process"
+    assert measure._word([near, far], alone) == "the ranks differ"
+
+
+def test_a_round_of_steps_is_shown_as_ms_a_step():
+    samples = Samples.of_timings({"a": [STEPS * 0.002] * 9}, measure.ROUND_OF_STEPS)
+    assert samples.value("a").value == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize(
-    ("same", "scaled", "phrase"),
-    [
-        (-0.3, -0.06, "brings 80% of it back"),
-        (-0.3, 0.1, "brings 100% of it back"),
-        (-0.3, -0.3, "whatever the rate"),
-        (0.0, 0.0, "can't tell"),
-    ],
+    ("share", "call"), [(0.3, "worse"), (0.9, "better"), (0.5, "no difference that matters")]
 )
-def test_rules(same, scaled, phrase):
-    said = words.read_rules(rules(same, scaled), 50)
-    assert phrase in said
-    assert "| small batch | 80.1% | |" in said and f"| {100 * same:+.1f} (" in said
-
-
-@pytest.mark.parametrize(
-    ("warm", "phrase", "never"),
-    [
-        (0.05, "Warm-up gains 5.0 (4.9 to 5.2) points", "of only"),
-        (
-            -0.05,
-            "worse by 5.0 points: of only 50 steps it gives 10 to lower rates",
-            "Warm-up gains",
-        ),
-        (
-            0.0,
-            "can't be told here: +0.0 (-0.1 to +0.2) points (of only 50 steps",
-            "nothing to save",
-        ),
-        (-0.001, "can't be told here: -0.1 (-0.2 to +0.1) points", "makes it worse"),
-    ],
-)
-def test_warm_up(warm, phrase, never):
-    said = words.read_rules(rules(-0.3, -0.1, warm), 50)
-    assert phrase in said and never not in said
-    assert ("there was nothing to save" in said) == (warm == -0.05)
-
-
-def test_one_seed_tells_no_rules_apart():
-    alone = [{name: {0: of[0]} for name, of in rules(-0.3, -0.1)[0].items()}]
-    said = words.read_rules(alone, 50)
-    assert "can't tell the rules apart" in said and "can't be told here" in said
-    assert "inf" not in said
-
-
-@pytest.mark.parametrize(
-    ("ranks", "there", "never"),
-    [
-        (
-            [(0.8, 310_696 * 50, 50), (0.9, 310_696 * 50, 50)],
-            ["311 kB a step from each rank, as the arithmetic said", "80.0%, 90.0%", "15.5 MB"],
-            "stopped",
-        ),
-        ([(0.8, 310_696 * 51, 50)] * 2, ["317 kB", "not what arithmetic said**"], "as the arith"),
-        ([(0.8, 310_696 * 50, 50), None], ["stopped before its end"], "kB"),
-        ([None, None], ["stopped before its end"], "kB"),
-    ],
-    ids=["as computed", "more was sent", "one was stopped", "stopped"],
-)
-def test_training(ranks, there, never):
-    said = words.read_training(ranks, (0.85, 0, 50), 310_696)
-    assert all(phrase in said for phrase in there) and never not in said
-    assert ("joined batch: 85.0%" in said) == (None not in ranks)
+def test_two_ranks_must_do_more_than_one(share, call):
+    """Ranks that keep less than half of the ceiling's speed do less than one of them alone."""
+    times = {CEILING: [1.0] * 9, "DDP": [1.0 / share] * 9}
+    verdict = measure.same_work(times, ranks=2).verdict("2 ranks")
+    assert verdict.call == call and verdict.estimate.value == pytest.approx(2 * share)
 
 
 STEP = [Span("forward", 0, 0.01), Span("backward", 0.01, 0.03), Span("optimizer", 0.031, 0.032)]
 
 
 @pytest.mark.parametrize(
-    ("messages", "phrase"),
+    ("messages", "early", "covered"),
     [
-        # two of them at the same time, one after backward
-        ([(0.02, 0.026), (0.022, 0.028), (0.03, 0.031)], "3 messages, 2 of them while"),
-        ([(0.029, 0.0305)], "1 message, while this rank still was in its backward pass"),
-        ([(0.03, 0.031), (0.0301, 0.0305)], "2 messages, none of them while"),
-        ([(0.03, 0.031)], "1 message, when this rank was through with its backward pass"),
+        ([(0.02, 0.026), (0.022, 0.028), (0.03, 0.031)], 2, 9.0),  # two overlap, one is late
+        ([(0.02, 0.03), (0.022, 0.024), (0.025, 0.026)], 3, 10.0),  # two within another
+        ([(0.03, 0.031)], 0, 1.0),
     ],
 )
-def test_timeline(messages, phrase):
+def test_timeline(messages, early, covered):
     spans = [*STEP, *(Span("sending", *message) for message in messages)]
     said = words.read_timeline(spans)
-    assert phrase in said and "of a step of 32.0 ms" in said
-    covered = {3: 9.0, 1: 1e3 * (messages[0][1] - messages[0][0]), 2: 1.0}[len(messages)]
-    assert f"on its way for {covered:.1f} ms" in said
+    assert f"left in {len(messages)} messages. {early} of them began" in said
+    assert f"on its way for {covered:.1f} ms of a step of 32.0 ms" in said
+
+
+def test_spans_start_with_the_forward_pass():
+    events = [("gloo:all_reduce", 7, 9), ("forward", 2, 4), ("other", 0, 1), ("backward", 4, 8)]
+    assert [span.what for span in measure.spans(events)] == ["forward", "backward", "sending"]
+    assert measure.spans(events)[2] == ("sending", pytest.approx(5e-6), pytest.approx(7e-6))
+
+
+def test_ranks_share_the_seeds():
+    def ranks(*seeds):
+        return {name: {s: torch.tensor([1.0, 0.0, s % 2]) for s in seeds} for name in measure.RULES}
+
+    samples = measure.rule_samples([ranks(0, 2), ranks(1)])
+    assert samples.arms == tuple(measure.RULES)
+    assert samples.value("same rate").n == 3
+    assert samples.value("same rate").value == pytest.approx(100 * 4 / 9)
+
+
+# ---- sentences
+
+TIMES = (
+    *(words.AGREEING, words.PACKING, words.WAITING, words.SENDING, words.SETTINGS, words.TINY),
+    *(words.STRONG, words.WEAK, words.THREADS),
+)
+SCORES = (words.TRAINED, words.RULE, words.LARGER, words.WARM)
 
 
 @pytest.mark.parametrize(
-    ("threads", "phrase", "ratio"),
+    ("sentences", "quantity"),
     [
-        ([1.0, 1.0], "Processes beat threads", "2.00x (2.00 to 2.00)"),
-        ([0.4, 0.4], "Threads beat processes", "0.80x (0.80 to 0.80)"),
-        ([0.6, 0.46], "can't tell", "1.05x (0.92 to 1.20)"),
-        ([0.4, 0.54], "can't tell", "0.93x (0.80 to 1.08)"),
+        *((each, measure.ROUND_OF_STEPS) for each in TIMES),
+        *((each, Quantity.of(ACCURACY)) for each in SCORES),
     ],
 )
-def test_scaling(threads, phrase, ratio):
-    measured = {"alone": 0.5, "alone, all": 1.0, "processes": 0.5}
-    scaling = {name: [seconds] * 30 for name, seconds in measured.items()}
-    said = words.read_scaling(scaling | {"threads": threads * 15}, 2, predict(2.0))
-    assert phrase in said and f"**Processes over threads**: {ratio}" in said
-    assert sum(w in said for w in ("Processes beat", "Threads beat", "can't tell")) == 1
-    assert "processes: 2.00x" in said and "for *each*: 1.00" in said
-    assert "You predicted 2x" in said
+def test_every_call_has_a_sentence_of_its_own(sentences: Sentences, quantity):
+    said = [sentence(v, sentences, steps=50, slow=10) for v in each_call(quantity).values()]
+    assert len(set(said)) == 5 and not any("{" in text or "inf" in text for text in said)
 
 
-def test_scaling_of_two_that_are_no_faster_than_one():
-    scaling = {name: [1.0] * 30 for name in ("alone", "alone, all", "threads", "processes")}
-    said = words.read_scaling(scaling, 2, predict(2.0))
-    assert "processes: 1.00x" in said and "You were 100% too high" in said and "beat" not in said
+def test_every_way_of_the_notebook_is_told():
+    """No name is left out, also of those that have yet to come."""
+    ways = Samples.of_timings(dict.fromkeys(AVERAGINGS, [1.0] * 9), measure.ROUND_OF_STEPS)
+    said = words.read_ways(ways)
+    for name in AVERAGINGS:
+        assert name in said or name == "one message, shared memory"  # that is in the table alone
+    for way, over in (("DDP, tuned", CEILING), (MEETING, CEILING), ("DDP, tuned", MEETING)):
+        assert str(ways.verdict(way, over)) in said
+    assert "**as it comes, small buckets, in bf16, contiguous weights**: as fast as" in said
+
+
+def test_scaling_reads_three_verdicts():
+    seconds = {"one process": 1.0, "one rank's part": 0.5, "threads": 0.6, "processes": 0.55}
+    times = {name: [each] * 9 for name, each in seconds.items()}
+    scaling = Samples.of_timings(times, measure.ROUND_OF_STEPS)
+    said = words.read_scaling(scaling, predict(2.0))
+    for sentences, call in ((words.STRONG, "better"), (words.WEAK, "worse")):
+        assert sentences.of(call) in said
+    assert words.THREADS.better in said and "You predicted 2x" in said
+    for over in ("one process", "one rank's part", "threads"):
+        assert str(scaling.verdict("processes", over)) in said
+
+
+@pytest.mark.parametrize(
+    ("latency", "noise", "fate"),
+    [
+        (1e-6, [1.0], "too high"),
+        (1e-2, [1.0], "too low"),
+        (1.4e-3, [1.0], "right"),
+        (1.4e-3, [0.95, 1.05], "can't tell"),
+    ],
+)
+def test_the_model_of_a_step_is_judged_as_a_guess(latency, noise, fate):
+    """The model is right if it promises the 0.9 that are measured, to within the margin."""
+    cost = StepCost(0.0, 1e-4, MessageCost(latency, 1e-12), 310_696)
+    times = {CEILING: [0.9] * 30, "one message": [1.0 * each for each in noise * 30][:30]}
+    said = words.read_cost(cost, Samples.of_timings(times, measure.ROUND_OF_STEPS))
+    assert words.FATES[fate].format(margin="2 %") in said
+    assert f"promises {cost.efficiency(128, 2):.2f} of the ceiling's speed" in said
+    assert f"A message: {1e6 * latency:.0f} µs" in said
+
+
+def test_rules_are_read_from_their_verdicts():
+    generator = torch.Generator().manual_seed(0)
+    shares = {"small batch": 0.9, "same rate": 0.3, "scaled rate": 0.7, "scaled rate, warm-up": 0.7}
+    ranks = [
+        {
+            name: {seed: (torch.rand(900, generator=generator) < share).float()}
+            for name, share in shares.items()
+        }
+        for seed in range(4)
+    ]
+    rules = measure.rule_samples(ranks)
+    said = words.read_rules(rules, steps=50)
+    assert words.RULE.worse in said and words.LARGER.better in said
+    assert "Of only 50 steps it gives 10 to" in said and words.RULE.better not in said
+
+
+@pytest.mark.parametrize("stopped", [[None, None], [(torch.ones(4), 9, 1), None]])
+def test_a_training_that_was_stopped(stopped):
+    assert words.read_training(stopped, torch.ones(4), 310_696) == words.STOPPED
+
+
+def test_a_training_says_what_was_sent_and_compares_image_by_image():
+    right = torch.arange(500) % 5 > 0
+    ranks = [(right.float(), 310_696 * 50, 50), ((right & (torch.arange(500) > 99)).float(), 0, 50)]
+    said = words.read_training(ranks, right.float(), 310_696)
+    assert "**311 kB a step from each rank**; the arithmetic said 311 kB. 15.5 MB" in said
+    assert f"**rank 1**: {words.TRAINED.worse}" in said and words.NORM in said
+    assert f"**rank 0**: {words.TRAINED.unsure}" in said
