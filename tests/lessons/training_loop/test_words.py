@@ -140,7 +140,9 @@ def test_reading_the_race():
     for call, time in each_call(candidate="AdamW", baseline="SGD").items():
         text = words.read_race(Verdicts(time, results[call]), 0.1, Prediction(0.9))
         assert str(time) in text and str(results[call]) in text and "You predicted 0.9x" in text
-        assert "inf" not in text and ("Twice that work" in text) == (call != "too few")
+        factor = words.times_the_work(time.estimate.value, 0.1)
+        said = f"Twice that work would give 0.909x; the ratio above means {factor:.1f} ("
+        assert "inf" not in text and (said in text) == (call != "too few")
         for each in words.OPTIMIZER_TIME, words.OPTIMIZER_RESULT:
             assert each.of(call).removeprefix("{work} ") in text
 
