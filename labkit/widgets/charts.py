@@ -19,14 +19,13 @@ from labkit.widgets.style import (
     BACKGROUND,
     COLORS,
     INK,
+    MARKERS,
     MUTED,
     figure,
     label_axes,
     label_lines,
     line_style,
 )
-
-MARKERS = "os^Dv"
 
 # -- parts ---------------------------------------------------------------------------------------
 

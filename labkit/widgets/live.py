@@ -32,8 +32,9 @@ from labkit.widgets.view import LiveView, as_message
 
 SHORTEST, LONGEST = 1 / 6, 1 / 4
 """Seconds between two updates: six a second, four if they are dear."""
-LONGEST_TABLE = 5.0
-"""Seconds between two tables. Working one out can mean resampling thousands of times."""
+LONGEST_TABLE = 15.0
+"""Seconds between two tables. Working one out means resampling all rounds thousands of times: of a
+long race that takes a second."""
 
 _PLACEHOLDER = "Live view: run this notebook to see it move."
 _current: "weakref.ref[LiveRun] | None" = None
@@ -93,7 +94,7 @@ class LiveRun:
         self._handle: DisplayHandle | None = None
         self.picture: Picture | None = None
         self._rows_throttle = Throttle(0.01, SHORTEST, LONGEST)
-        self._table_throttle = Throttle(0.005, SHORTEST, LONGEST_TABLE)
+        self._table_throttle = Throttle(0.01, SHORTEST, LONGEST_TABLE)
 
     # -- what the reader calls ---------------------------------------------------------------
 

@@ -18,7 +18,6 @@ from labkit.compare.front import unbeaten
 from labkit.watch import History, Panel
 from labkit.widgets import style
 
-MARKERS = "os^DvP"
 FRONT = "line: front of the point estimates"
 REACHES = (0.13, 0.24, 0.36, 0.5, 0.66)
 """Distances of a name from its point, in inches."""
@@ -57,7 +56,7 @@ def draw(axes: Axes, spots: Sequence[Spot]) -> None:
     _scale(axes, [spot.x[0] for spot in spots])
     for spot in spots:
         color = style.COLORS[spot.series % len(style.COLORS)]
-        marker = MARKERS[spot.series % len(MARKERS)]
+        marker = style.MARKERS[spot.series % len(style.MARKERS)]
         for x1, y1, x2, y2 in _bars(spot):
             axes.plot((x1, x2), (y1, y2), color=color, linewidth=1.8, alpha=0.6, zorder=2)
         axes.plot(spot.x[0], spot.y[0], marker, color=color, markersize=9, zorder=3)

@@ -36,6 +36,9 @@ DASHES: tuple[Any, ...] = (
 )
 """One matplotlib line style for each colour, in the same order."""
 
+MARKERS = "os^DvP"
+"""Shapes of points, to go with the colours: none of the two is needed alone."""
+
 BACKGROUND, INK, MUTED, GRID = "#FFFFFF", "#1F2328", "#57606A", "#D8DEE4"
 DPI = 110
 _INCHES_PER_POINT = 1 / 72
