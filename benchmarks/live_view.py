@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.rows import Row, not_installed
 from labkit import Race, Recipe, data, models
-from labkit.compare.race_watched import RaceFeed
+from labkit.compare.watched import RaceFeed
 from labkit.measure.statistics import Estimate, median_interval, paired_ratio
 
 ROOT = Path(__file__).resolve().parent.parent

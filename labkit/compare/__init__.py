@@ -1,9 +1,8 @@
 """Fair comparison: races, tradeoffs, what may be said of them, and the scoreboard."""
 
 from labkit.compare import (
-    race_watched,  # noqa: F401  (so that live() knows a Race, and a Tradeoff)
     scoreboard,
-    tradeoff_watched,  # noqa: F401
+    watched,  # noqa: F401  (so that live() knows a Race, and a Tradeoff)
 )
 from labkit.compare.graded import graded
 from labkit.compare.quantity import (

@@ -31,13 +31,9 @@ def row(
         "notebook": notebook,
         "profile": profile,
         "figures": {
-            name: {
-                "value": estimate.value,
-                "low": _finite(estimate.low),
-                "high": _finite(estimate.high),
-                "n": estimate.n,
-                "unit": unit,
-            }
+            # JSON has no infinity: what the observations could not give is null.
+            name: {k: v if math.isfinite(v) else None for k, v in vars(estimate).items()}
+            | {"unit": unit}
             for name, (estimate, unit) in figures.items()
         },
         "facts": machine_facts().as_dict(),
@@ -96,7 +92,3 @@ def _parse(line: str, where: str) -> dict[str, Any]:
     if not isinstance(entry, dict) or any(key not in entry for key in KEYS):
         raise ValueError(f"{where}: not a scoreboard row; it must have {', '.join(KEYS)}")
     return entry
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -76,16 +76,13 @@ class Reading:
             return "cheaper but worse"
         return "too few" if self.quality.too_few else "can't tell"
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         names = f"{self.speed.candidate} over {self.speed.baseline}"
         quantity = self.quality.quantity
         return (
             f"{names}: {self.call}: {self.speed.figures} in speed, {quantity.name} "
             f"{self.quality.figures}, {quantity.margin_words} may be lost"
         )
-
-    def __repr__(self) -> str:
-        return str(self)
 
 
 class Tradeoff:
@@ -96,8 +93,7 @@ class Tradeoff:
     Args:
         variants: {name: model, or a sequence of models, one for each seed}. The first is the
             baseline; model i of every variant belongs with model i of the baseline.
-        test: batches that the task reads, and that can be gone through again. They are taken once:
-            all variants see the same.
+        test: batches that the task reads. They are taken once: all variants see the same.
         example: inputs of one batch, whose latency is measured.
         rounds: in which all variants are timed in turn.
         sizes: {name: bytes of its file}, for one more column of the table.
@@ -112,8 +108,7 @@ class Tradeoff:
         ValueError: no variants or no batches, other numbers of models than the baseline has,
             `rounds` out of range, `sizes` of an unknown variant; while iterating, a variant whose
             answers do not fit the batch.
-        TypeError: a variant is no module, `test` cannot be gone through again, `example` is no
-            tensor.
+        TypeError: a variant is no module, `test` is no batches, `example` is no tensor.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """What a tradeoff refuses."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import nn
 
@@ -35,14 +35,11 @@ def check_batches(test: Iterable[Batch]) -> tuple[Batch, ...]:
     """Return the batches.
 
     Raises:
-        TypeError: they can be gone through only once.
+        TypeError: what was given is no batches.
         ValueError: there are none.
     """
-    if not isinstance(test, Iterable) or isinstance(test, Iterator):
-        raise TypeError(
-            "test must be batches that can be gone through again, such as a list, "
-            f"got {type(test).__name__}"
-        )
+    if not isinstance(test, Iterable):
+        raise TypeError(f"test must be batches, such as a list, got {type(test).__name__}")
     batches = tuple(test)
     if not batches:
         raise ValueError("test is empty: there is nothing to answer")

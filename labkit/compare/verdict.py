@@ -71,11 +71,6 @@ class Verdict:
         return math.isinf(self.estimate.low) or math.isinf(self.estimate.high)
 
     @property
-    def on(self) -> str:
-        """The name of what is compared."""
-        return self.quantity.name
-
-    @property
     def figures(self) -> str:
         """The figure, its interval and n, without a word on what they mean."""
         return " ".join(self._figure_and_basis())
@@ -104,11 +99,8 @@ class Verdict:
         """
         return replace(self, quantity=replace(self.quantity, margin=margin))
 
-    def __str__(self) -> str:
-        return f"{self.candidate} over {self.baseline}, {self.on}: {self._words()}"
-
     def __repr__(self) -> str:
-        return str(self)
+        return f"{self.candidate} over {self.baseline}, {self.quantity.name}: {self._words()}"
 
     def _words(self) -> str:
         figure, basis = self._figure_and_basis()

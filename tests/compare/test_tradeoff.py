@@ -95,7 +95,7 @@ def test_language_models_are_compared_in_nats_text_by_text() -> None:
         for model in models.values()
     )
     assert verdict.estimate.value == pytest.approx(other - own, abs=1e-6) and other < own
-    assert (verdict.estimate.n, verdict.on, verdict.call) == (40, "loss", "better")
+    assert (verdict.estimate.n, verdict.quantity.name, verdict.call) == (40, "loss", "better")
     assert "nats: lower" in str(verdict)
     assert tradeoff.reading("less", allowed=0.01).quality.not_worse
     assert tradeoff.verdict("sure", over="less").call == "worse"

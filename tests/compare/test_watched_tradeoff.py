@@ -9,7 +9,7 @@ import numpy
 from support.tradeoffs import Planted, made
 
 from labkit.compare import LATENCY, Tradeoff
-from labkit.compare.tradeoff_watched import TradeoffFeed
+from labkit.compare.watched import TradeoffFeed
 from labkit.watch import Point, feed
 from labkit.widgets import live
 

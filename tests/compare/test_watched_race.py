@@ -8,7 +8,7 @@ import numpy
 import pytest
 
 from labkit import Race, Recipe, data, models
-from labkit.compare.race_watched import LOSS, METRIC, RaceFeed
+from labkit.compare.watched import LOSS, METRIC, RaceFeed
 from labkit.measure.running_average import KEPT
 from labkit.training import Task, classify, next_token
 from labkit.watch import Point, feed
