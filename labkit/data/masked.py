@@ -10,6 +10,7 @@ Source: Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers", 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,46 +28,43 @@ def mask_tokens(
     """Return inputs with places hidden, and targets that are IGNORE elsewhere; both as `tokens`.
 
     Args:
-        tokens: int64 of any shape, on the CPU.
+        tokens: int64 of any shape, on any device.
         share: of the places that are chosen, above 0 and below 1.
         mask: the mask token; all tokens below it may stand in for others.
-        generator: of the CPU.
+        generator: of the CPU, so that the places are the same on all devices.
 
     Raises:
         ValueError: `share` out of range.
     """
     if not 0 < share < 1:
         raise ValueError(f"share must lie between 0 and 1, got {share!r}")
-    chosen = torch.rand(tokens.shape, generator=generator) < share
-    fate = torch.rand(tokens.shape, generator=generator)
-    others = torch.randint(mask, tokens.shape, generator=generator)
+    chosen = torch.rand(tokens.shape, generator=generator).to(tokens.device) < share
+    fate = torch.rand(tokens.shape, generator=generator).to(tokens.device)
+    others = torch.randint(mask, tokens.shape, generator=generator).to(tokens.device)
     hidden = torch.where(fate < MASKED, mask, torch.where(fate < MASKED + REPLACED, others, tokens))
     return torch.where(chosen, hidden, tokens), torch.where(chosen, tokens, IGNORE)
 
 
-class MaskedBatches:
-    """Batches of (inputs with masks, targets): other places in each epoch, the same from a seed."""
+class MaskedBatches(TextBatches):
+    """Batches of (inputs with masks, targets): other places in each epoch, the same from a seed.
 
-    def __init__(self, batches: TextBatches, share: float, mask: int) -> None:
-        self.batches, self.share, self.mask = batches, share, mask
-        self.device, batches.device = batches.device, torch.device("cpu")
-        self._epoch = 0
+    Args:
+        text: whose context and vocabulary they have; the mask is one more than its tokens.
+        tokens, batch_size: as for `TextBatches`; so are the others.
+        share: of the places that are asked for.
+    """
 
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose which epoch the next iteration is."""
-        self._epoch = epoch
-        self.batches.set_epoch(epoch)
+    def __init__(
+        self, text: TextData, tokens: Tensor, batch_size: int, share: float, **others: Any
+    ) -> None:
+        super().__init__(tokens, batch_size, text.context, **others)
+        self.share, self.mask = share, text.vocabulary
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        epoch = self._epoch if self.batches.shuffle else 0  # a test asks the same each time
-        self._epoch += 1
-        generator = torch.Generator().manual_seed((self.batches.seed << 20) + epoch)
-        for tokens, _ in self.batches:
-            inputs, targets = mask_tokens(tokens, self.share, self.mask, generator)
-            yield inputs.to(self.device), targets.to(self.device)
+        epoch = self._next_epoch if self.shuffle else 0  # a test asks the same each time
+        generator = torch.Generator().manual_seed((self.seed << 20) + epoch)
+        for tokens, _ in super().__iter__():
+            yield mask_tokens(tokens, self.share, self.mask, generator)
 
 
 @dataclass(frozen=True)
@@ -105,8 +103,8 @@ class MaskedText:
         device: torch.device | str = "cpu",
     ) -> MaskedBatches:
         """Return shuffled batches of (inputs, targets); see `TextData.batches`."""
-        batches = self.text.batches(batch_size, seed=seed, device=device)
-        return MaskedBatches(batches, self.share, self.text.vocabulary)
+        text, share = self.text, self.share
+        return MaskedBatches(text, text.train_tokens, batch_size, share, seed=seed, device=device)
 
     def test_batches(
         self,
@@ -116,5 +114,7 @@ class MaskedText:
         device: torch.device | str = "cpu",
     ) -> MaskedBatches:
         """Return the held-out text in its own order, the same places masked each time."""
-        batches = self.text.test_batches(batch_size, device=device)
-        return MaskedBatches(batches, self.share, self.text.vocabulary)
+        text, share = self.text, self.share
+        return MaskedBatches(
+            text, text.test_tokens, batch_size, share, shuffle=False, device=device
+        )

@@ -4,7 +4,7 @@ from labkit.measure.ceiling import Ceiling, ceiling
 from labkit.measure.flops import flops, step_flops
 from labkit.measure.latency import latencies
 from labkit.measure.memory import peak_memory, saved_bytes
-from labkit.measure.roofline import Standing, attainable, predict_seconds, standing
+from labkit.measure.roofline import Standing, predict_seconds, standing
 from labkit.measure.statistics import Estimate, median_interval, paired_ratio
 from labkit.measure.timing import Timing, interleave, order_of_round
 from labkit.measure.traffic import traffic
@@ -14,7 +14,6 @@ __all__ = [
     "Estimate",
     "Standing",
     "Timing",
-    "attainable",
     "ceiling",
     "flops",
     "interleave",

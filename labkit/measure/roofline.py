@@ -50,23 +50,6 @@ class Standing:
         )
 
 
-def attainable(intensity: float, peak_flops: float, bandwidth: float) -> float:
-    """Return the most FLOP/s that a call of this intensity can reach: the roof.
-
-    Args:
-        intensity: FLOP/byte, at least 0.
-        peak_flops: the machine's peak in FLOP/s.
-        bandwidth: the machine's bandwidth in byte/s.
-
-    Raises:
-        ValueError: a negative or infinite number, or a peak or bandwidth of 0.
-    """
-    _check_number("intensity", intensity, zero=True)
-    _check_number("peak_flops", peak_flops)
-    _check_number("bandwidth", bandwidth)
-    return min(peak_flops, intensity * bandwidth)
-
-
 def predict_seconds(
     flops: float, bytes: float, ceiling: Ceiling, dtype: str = "fp32", kind: str = "convolution"
 ) -> float:
@@ -119,7 +102,7 @@ def standing(
         seconds=seconds,
         intensity=intensity,
         achieved=flops / seconds / 1e9,
-        attainable=attainable(intensity, peak, bandwidth) / 1e9,
+        attainable=min(peak, intensity * bandwidth) / 1e9,
         fraction=shortest / seconds,
         bound="memory" if intensity < ridge else "compute",
         ridge=ridge,
