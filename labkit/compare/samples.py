@@ -258,7 +258,8 @@ class Samples:
             cells.basis(q, [len(self._finite(arm, q)) for arm in self.arms], self.scores(q))
             for q in self.quantities.values()
         ]
-        parts = [note, *bases, "In brackets: 95 % intervals."]
+        sampled = any(not quantity.exact for quantity in self.quantities.values())
+        parts = [note, *bases, "In brackets: 95 % intervals." if sampled else ""]
         return Table(tuple(headers), tuple(map(tuple, rows)), " ".join(filter(None, parts)))
 
     def figures(self) -> dict[str, tuple[Estimate, str]]:

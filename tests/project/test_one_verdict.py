@@ -25,8 +25,6 @@ WITHOUT_WORDS = {"benchmarks/rows.py", "labkit/widgets/charts.py"}
 # Written before there were five calls. This list only shrinks: who rewrites a lesson takes its
 # files away from here.
 STILL = {
-    "labkit/lessons/model_parallel/words.py",
-    "labkit/lessons/prose.py",
     "labkit/lessons/quantization/weights.py",
     "labkit/lessons/quantization/words.py",
 }

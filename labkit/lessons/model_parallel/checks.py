@@ -11,7 +11,9 @@ from labkit.plan.pipeline_schedules import bubble
 )
 def gigabytes_of_seven_billion(answer: object) -> str | None:
     """Check the GB of states of 7 billion parameters in fp32 with AdamW."""
-    return wrong_number(answer, 112, 0.005, "Count weight, gradient and both moments; GB are 10⁹.")
+    mistakes = {112e9: "Those are bytes.", 112e9 / 2**30: "Those are GiB; a GB is 10⁹ bytes."}
+    too_far = "Count weight, gradient and both moments; GB are 10⁹."
+    return wrong_number(answer, 112, 0.001, too_far, mistakes)
 
 
 @exercise(
@@ -30,7 +32,7 @@ def fewest_microbatches(answer: object) -> str | None:
 
 @exercise(
     hint="`zero_bytes(10**9, 8, stage).total / 1e9` for stages 0 to 3; which is the first below 6?",
-    praise="Higher stages would fit too, but stage 3 sends half as much again.",
+    praise="Stage 3 would fit, too, but it sends half as much again.",
 )
 def lowest_stage(answer: object) -> str | None:
     """Check the lowest stage of ZeRO that fits a billion parameters into 8 devices of 6 GB."""

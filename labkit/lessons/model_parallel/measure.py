@@ -1,111 +1,95 @@
-"""Notebook 13: what its ranks do. Each function joins the others and returns plain numbers."""
+"""What notebook 13 measures of each cut: a pipeline's idle time, split layers, sharded states.
 
-from collections.abc import Callable, Iterable, Sequence
+Each function joins the other ranks.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import islice
-from math import nan
-from time import perf_counter, thread_time
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from labkit.distributed import init, tell
+from labkit.compare import STEP_TIME, Quantity, Samples
+from labkit.distributed import init
 from labkit.distributed.collectives.rank_timing import interleave_ranks
 from labkit.distributed.parallel.data import average_coalesced
 from labkit.distributed.parallel.pipeline import Pipeline
 from labkit.distributed.parallel.sharding import Sharded, state_bytes
 from labkit.distributed.parallel.stages import forward_costs, pipeline_stage
-from labkit.distributed.parallel.tensor import split, split_blocks
-from labkit.models import Transformer, next_token_loss, transformer
-from labkit.plan.memory import StateBytes
+from labkit.distributed.parallel.tensor import split
+from labkit.lessons.model_parallel.small_model import TOLERANCE, Pair, backward, build, my_part
+from labkit.measure.timing import order_of_round
+from labkit.plan.memory import StateBytes, zero_bytes
 from labkit.plan.pipeline_schedules import Block, Kind, idle
-from labkit.plan.splits import Split, TransformerSize
+from labkit.plan.splits import TransformerSize
 from labkit.training import next_token
-
-# A larger epsilon than AdamW's own: the gradient of a key's bias is nothing but rounding noise
-# around 0 (it shifts all scores of a query alike), and noise / (noise + 1e-8) would be a full step.
-ADAMW: dict[str, Any] = {"lr": 1e-3, "eps": 1e-6}
-MICROBATCHES = 8
-SGD: dict[str, Any] = {"lr": 0.3}  # for the race: four copies of the model, and no moments
-WAYS = ("one process", "data", "tensor", "pipeline")
-
-Batch = tuple[Tensor, Tensor]
-Gradients = dict[str, Tensor]
-
-
-def build(size: TransformerSize, seed: int = 0) -> Transformer:
-    """Return the same transformer on each rank."""
-    torch.manual_seed(seed)
-    return transformer(size.vocabulary, size.width, size.depth, size.heads, size.context)
-
-
-def gradients(model: nn.Module) -> Gradients:
-    """Return the gradients that there are, by name."""
-    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-
-
-def alone(size: TransformerSize, batch: Batch) -> tuple[float, Gradients]:
-    """Return loss and gradients of one process."""
-    model = build(size)
-    loss = next_token_loss(model(batch[0]), batch[1])
-    torch.autograd.backward(loss)
-    return loss.item(), gradients(model)
-
 
 # -- pipeline --------------------------------------------------------------------------------
 
+WARMUP = 2
+IDLE = Quantity(
+    "idle time",
+    "%",
+    "difference",
+    "less idle",
+    "more idle",
+    margin=2.0,
+    high=100.0,
+    scale=100.0,
+    difference_unit="points",
+    versus="difference, points",
+)
+
 
 def timelines(
-    size: TransformerSize, batch: Batch, ways: dict[str, tuple[Kind, int]], steps: int = 5
-) -> dict[str, list[Block]]:
-    """Return who computed what when, for {name: (schedule, microbatches)}.
+    size: TransformerSize, batch: Pair, ways: Mapping[str, tuple[Kind, int]], rounds: int
+) -> tuple[Samples, dict[str, list[Block]]]:
+    """Measure pipelines that take turns.
 
-    Shown is one step, the middle one by idle time of `steps`, after two to warm up.
+    Args:
+        size: of the model.
+        batch: the same on all ranks.
+        ways: {name: (schedule, microbatches)}; the first is the baseline.
+        rounds: steps of each, after two to warm up.
+
+    Returns:
+        For each way the ranks' idle share, and the time from the first pass to the last one; and
+        the passes of one step, which is the middle one by idle time.
     """
+    samples, found = Samples(ways, (IDLE, STEP_TIME)), {name: list[list[Block]]() for name in ways}
     with init() as world:
-        model, seen = build(size), {}
+        model = build(size)
         mine = pipeline_stage(model, world.rank, world.size, forward_costs(model, batch[0][:1]))
-        for name, (kind, microbatches) in ways.items():
-            pipeline, found = Pipeline(mine, next_token(), microbatches, kind), []
-            for _ in range(2 + steps):
-                pipeline.step(batch)
-                found.append(pipeline.timeline())
-            seen[name] = sorted(found[2:], key=idle)[steps // 2]
-        return seen
+        pipelines = {
+            name: Pipeline(mine, next_token(), microbatches, kind)
+            for name, (kind, microbatches) in ways.items()
+        }
+        for number in range(WARMUP + rounds):
+            for name in order_of_round(list(ways), number):
+                pipelines[name].step(batch)
+                blocks = pipelines[name].timeline()
+                if number >= WARMUP:
+                    found[name].append(blocks)
+                    samples.add(name, IDLE, idle(blocks), round=number)
+                    samples.add(name, STEP_TIME, max(b.end for b in blocks), round=number)
+    return samples, {name: sorted(steps, key=idle)[rounds // 2] for name, steps in found.items()}
 
 
 # -- tensor ----------------------------------------------------------------------------------
 
-
-def by_dtensor(size: TransformerSize, batch: Batch) -> tuple[float, Gradients]:
-    """Return loss and whole gradients of torch's own tensor parallel."""
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.tensor import DTensor
-    from torch.distributed.tensor.parallel import (
-        ColwiseParallel,
-        RowwiseParallel,
-        parallelize_module,
-    )
-
-    with init() as world:
-        mesh = init_device_mesh(world.device.type, (world.size,))
-        columns = ("attention.query", "attention.key", "attention.value", "mlp.up")
-        ways: dict[str, Any] = {f"blocks.*.{name}": ColwiseParallel() for name in columns} | {
-            f"blocks.*.{name}": RowwiseParallel() for name in ("attention.output", "mlp.down")
-        }
-        model = parallelize_module(build(size), mesh, ways)
-        loss = _backward(model, batch)
-        full = {
-            name: gradient.full_tensor() if isinstance(gradient, DTensor) else gradient
-            for name, gradient in gradients(model).items()
-        }
-        return loss.item(), full
+LAYER_TIME = Quantity.time("time of an MLP")
 
 
-def layer_times(widths: Sequence[int], rounds: int, tokens: int = 512) -> dict[str, list[float]]:
-    """Time an MLP forward and backward: "whole W" on one rank, "split W" over all."""
+def layer_times(widths: Sequence[int], rounds: int, tokens: int = 512) -> Samples:
+    """Time an MLP forward and backward: "whole W" on one rank, "split W" over all.
+
+    Args:
+        widths: of the MLP's input and output; its hidden layer is four times as wide.
+        rounds: samples of each.
+        tokens: rows of the input.
+    """
     with init() as world:
         arms: dict[str, Callable[[], object]] = {}
         for width in widths:
@@ -114,7 +98,7 @@ def layer_times(widths: Sequence[int], rounds: int, tokens: int = 512) -> dict[s
             split(cut, ["0"], ["2"])
             arms[f"whole {width}"] = partial(_there_and_back, whole if world.rank == 0 else None, x)
             arms[f"split {width}"] = partial(_there_and_back, cut, x)
-        return interleave_ranks(arms, rounds)
+        return Samples.of_timings(interleave_ranks(arms, rounds), LAYER_TIME)
 
 
 def _mlp(width: int) -> nn.Sequential:
@@ -122,41 +106,51 @@ def _mlp(width: int) -> nn.Sequential:
 
 
 def _there_and_back(model: nn.Module | None, x: Tensor) -> None:
+    """Go forward and backward, or rest beside the rank that has the whole layer."""
     if model is not None:
         torch.autograd.backward(model(x.detach().requires_grad_()).square().mean())
 
 
-# -- shards ----------------------------------------------------------------------------------
+# -- sharded states --------------------------------------------------------------------------
+
+# A larger epsilon than AdamW's own: the gradient of a key's bias is nothing but rounding noise
+# around 0 (it shifts all scores of a query alike), and noise / (noise + 1e-8) would be a full step.
+ADAMW: dict[str, Any] = {"lr": 1e-3, "eps": 1e-6}
+ZERO = {"data parallel": 0, "ZeRO-1": 1, "ZeRO-2": 2, "ZeRO-3": 3, "fully_shard": 3}
+"""Who shares out the states, and which stage of ZeRO that is. The last one is torch's."""
+Trained: TypeAlias = tuple[list[float], StateBytes]
+"""A rank's loss of each step, and the bytes that it held before the last one."""
 
 
-def zero(
-    size: TransformerSize, batches: Sequence[Batch], level: int
-) -> tuple[list[float], StateBytes]:
-    """Train with ZeRO by hand; return this rank's losses, and the bytes it held before a step.
+def zero(way: str, size: TransformerSize, batches: Sequence[Pair]) -> Trained:
+    """Train with shared states.
 
     Args:
+        way: one of ZERO.
         size: of the model.
         batches: whole ones; each rank takes its part.
-        level: stage of ZeRO; 0 is plain data parallel.
     """
     with init():
-        model, losses = build(size), []
-        if level:
-            sharded = Sharded(model, level, model.blocks, **ADAMW)
+        losses: list[float] = []
+        if way.startswith("ZeRO"):
+            model = build(size)
+            sharded = Sharded(model, ZERO[way], model.blocks, **ADAMW)
             step, held = sharded.step, sharded.state_bytes
         else:
+            model = fully_sharded(size) if way == "fully_shard" else build(size)
             optimizer = torch.optim.AdamW(model.parameters(), **ADAMW)
-            step = partial(_averaged_step, model, optimizer)
+            step = partial(_step, model, optimizer, average=way == "data parallel")
             held = partial(state_bytes, list(model.parameters()), optimizer)
         for batch in batches:
-            losses.append(_backward(model, _my_part(batch)).item())
+            losses.append(backward(model, my_part(batch)).item())
             measured = held()
             step()
         return losses, measured
 
 
-def _averaged_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    average_coalesced(model)
+def _step(model: nn.Module, optimizer: torch.optim.Optimizer, average: bool) -> None:
+    if average:
+        average_coalesced(model)
     optimizer.step()
     optimizer.zero_grad()
 
@@ -168,26 +162,10 @@ def fully_sharded(size: TransformerSize, seed: int = 0) -> Any:
     model = build(size, seed)
     for block in model.blocks:
         fully_shard(block)
-    fully_shard(model)
-    return model
+    return fully_shard(model)
 
 
-def by_fully_shard(
-    size: TransformerSize, batches: Sequence[Batch]
-) -> tuple[list[float], StateBytes]:
-    """Do what `zero` does, with torch's stage 3."""
-    with init():
-        model, losses = fully_sharded(size), []
-        optimizer = torch.optim.AdamW(model.parameters(), **ADAMW)
-        for batch in batches:
-            losses.append(_backward(model, _my_part(batch)).item())
-            measured = state_bytes(list(model.parameters()), optimizer)
-            optimizer.step()
-            optimizer.zero_grad()
-        return losses, measured
-
-
-def weights(model: nn.Module) -> dict[str, Tensor]:
+def whole_weights(model: nn.Module) -> dict[str, Tensor]:
     """Return the whole weights of a model under `fully_shard`, on the first rank only.
 
     All ranks must call it. A copy from each of them would fill the notebook's memory.
@@ -197,107 +175,23 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in whole if dist.get_rank() == 0}
 
 
-def _my_part(batch: Batch) -> Batch:
-    inputs, targets = (t.chunk(dist.get_world_size())[dist.get_rank()] for t in batch)
-    return inputs, targets
+def same_losses(results: Sequence[Trained], expected: Sequence[Trained]) -> bool:
+    """Say whether the mean of the ranks' losses is equal to 1e-5 in each step."""
+    found, right = (torch.tensor([losses for losses, _ in r]).mean(0) for r in (results, expected))
+    return bool(((found - right).abs() <= TOLERANCE * right.abs()).all())
 
 
-# -- training --------------------------------------------------------------------------------
+def held_bytes(trained: Mapping[str, Sequence[Trained]], parameters: int) -> Samples:
+    """Return what the first rank held in each way, beside what arithmetic says.
 
-
-def train(way: str, size: TransformerSize, batches: Iterable[Batch], steps: int) -> list[float]:
-    """Train one way, reporting each step; return this rank's losses.
-
-    The bytes are those of the formula. A rank waits when its thread does not compute: for others,
-    or because other programs have the processor.
+    Args:
+        trained: {way: what each rank of `zero` returned}.
+        parameters: of the whole model.
     """
-    with init() as world:
-        step, losses = step_of(way, size), []
-        for number, batch in enumerate(islice(batches, steps)):
-            start, worked = perf_counter(), thread_time()
-            losses.append(step(batch))
-            waiting = (perf_counter() - start) - (thread_time() - worked)
-            sent = as_split(way, size, len(batch[0]), world.size).sent
-            tell(number, losses[-1], bytes_sent=sent, waiting=max(0.0, waiting))
-    return losses
-
-
-def as_split(way: str, size: TransformerSize, batch: int, ranks: int) -> Split:
-    """Return one of WAYS as the planner knows it."""
-    return {
-        "one process": Split(size, batch),
-        "data": Split(size, batch, data=ranks),
-        "tensor": Split(size, batch, tensor=ranks),
-        "pipeline": Split(size, batch, pipeline=ranks, microbatches=MICROBATCHES),
-    }[way]
-
-
-def race(
-    ways: Sequence[str], size: TransformerSize, batches: Iterable[Batch], rounds: int
-) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Train several ways at once, each its own copy on the same batches, step by step in turn.
-
-    Returns:
-        {way: seconds of each step}, {way: this rank's loss in each step}.
-    """
-    with init():
-        kept, losses = list(islice(batches, 2 + rounds)), {way: list[float]() for way in ways}
-
-        def one(way: str, step: Callable[[Batch], float]) -> None:
-            losses[way].append(step(kept[len(losses[way])]))
-
-        arms = {way: partial(one, way, step_of(way, size)) for way in ways}
-        return interleave_ranks(arms, rounds, warmup=2), losses
-
-
-def step_of(way: str, size: TransformerSize) -> Callable[[Batch], float]:
-    """Return a function that makes one step of SGD on a batch, which all ranks give whole.
-
-    It returns the loss: of the whole batch, or of this rank's part for "data", or NaN for the ranks
-    that sit idle beside "one process".
-
-    Raises:
-        ValueError: `way` is not one of WAYS.
-    """
-    model, rank = build(size), dist.get_rank()
-    if way == "one process" and rank > 0:
-        return lambda _: nan
-    if way == "pipeline":
-        example = torch.zeros(1, size.context, dtype=torch.int64)
-        mine = pipeline_stage(model, rank, dist.get_world_size(), forward_costs(model, example))
-        pipeline = Pipeline(mine, next_token(), MICROBATCHES)
-        return _step(mine, pipeline.step)
-    if way == "data":
-        return _step(
-            model,
-            lambda batch: _backward(model, _my_part(batch)),
-            lambda: average_coalesced(model),
-        )
-    if way == "tensor":
-        split_blocks(model)
-    elif way != "one process":
-        raise ValueError(f"way must be one of {', '.join(WAYS)}, got {way!r}")
-    return _step(model, lambda batch: _backward(model, batch))
-
-
-def _step(
-    model: nn.Module,
-    compute: Callable[[Batch], Tensor],
-    average: Callable[[], object] = lambda: None,
-) -> Callable[[Batch], float]:
-    optimizer = torch.optim.SGD(model.parameters(), **SGD)
-
-    def step(batch: Batch) -> float:
-        optimizer.zero_grad()
-        loss = compute(batch)
-        average()
-        optimizer.step()
-        return loss.item()
-
-    return step
-
-
-def _backward(model: nn.Module, batch: Batch) -> Tensor:
-    loss = next_token_loss(model(batch[0]), batch[1])
-    torch.autograd.backward(loss)
-    return loss
+    samples = Samples(trained)
+    for way, ranks in trained.items():
+        held, predicted = ranks[0][1], zero_bytes(parameters, len(ranks), ZERO[way])
+        columns = {**held._asdict(), "together": held.total, "predicted": predicted.total}
+        for name, size in columns.items():
+            samples.add(way, Quantity(name, "MB", exact=True, scale=1e-6), size)
+    return samples

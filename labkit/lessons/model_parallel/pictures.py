@@ -1,6 +1,7 @@
 """Figures of notebook 13: what a pipeline computes when, and the memory of each split."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -55,26 +56,12 @@ def _rows(axes: Axes, blocks: Sequence[Block], count: int, span: float, scale: f
     axes.barh(range(count), scale * max(b.end for b in blocks), _HEIGHT, color=GRID)
     for block in blocks:
         start, width = scale * block.start, scale * (block.end - block.start)
-        axes.barh(
-            block.rank,
-            width,
-            _HEIGHT,
-            start,
-            color=FILLS[block.kind],
-            edgecolor=BACKGROUND,
-            linewidth=1.2,
-        )
+        look: dict[str, Any] = {"edgecolor": BACKGROUND, "linewidth": 1.2}
+        axes.barh(block.rank, width, _HEIGHT, start, color=FILLS[block.kind], **look)
         if width > 0.018 * span:  # else the number does not fit
-            axes.text(
-                start + width / 2,
-                block.rank,
-                str(block.microbatch),
-                ha="center",
-                va="center",
-                fontsize=9.5,
-                fontweight="bold",
-                color=BACKGROUND if block.kind == "F" else INK,
-            )
+            ink, middle = BACKGROUND if block.kind == "F" else INK, (start + width / 2, block.rank)
+            look = {"fontsize": 9.5, "fontweight": "bold", "ha": "center", "va": "center"}
+            note(axes, str(block.microbatch), middle, color=ink, **look)
 
 
 def _key(axes: Axes) -> None:
