@@ -2,7 +2,8 @@
 
 **16 bits.** Round each gradient to fp16 or bf16 before the all-reduce: half the bytes, a relative
 error of at most 2**-11 or 2**-8 a number (fp16 also loses what is smaller than 2**-25). torch has
-it ready: `ddp.register_comm_hook(None, fp16_compress_hook)`; `mean_of` below shows what that does.
+it ready, `ddp.register_comm_hook(None, fp16_compress_hook)`; `NetworkMeter(torch.float16)` does the
+same and counts the bytes.
 
 **PowerSGD.** The gradient of a layer is a matrix M of n x m numbers that is nearly of low rank. One
 step of the power iteration finds P (n x r) and Q (m x r) with M ≈ P Qᵀ, and only those travel:
@@ -31,16 +32,6 @@ from labkit.distributed.collectives.coalesced import AllReduce, coalesced_mean
 
 Means = Callable[[list[Tensor]], list[Tensor]]
 """Returns the means over all ranks of a list of tensors."""
-
-
-def mean_of(gradient: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the mean of all ranks' gradients, which travel as `dtype`.
-
-    The division comes first: a sum in fp16 would overflow sooner.
-    """
-    small = gradient.to(dtype).div_(dist.get_world_size())
-    dist.all_reduce(small)
-    return small.to(gradient.dtype)
 
 
 def low_rank_means(

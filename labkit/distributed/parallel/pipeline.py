@@ -4,11 +4,11 @@ What a rank needs of the others is little: the activations at one cut, forward, 
 backward. So it is the split for slow links between machines, while tensor parallelism, which talks
 inside each layer, wants fast ones. Its price is the bubble: see `labkit.plan.pipeline_schedules`.
 
-`naive_step` is the idea in ten lines: one rank computes, all others wait. `Pipeline` cuts the batch
-into microbatches, runs a schedule of `torch.distributed.pipelining`, and notes when each pass
-started and ended. Both give the loss and the gradients of one process on the whole batch, if no
-layer mixes the examples. BatchNorm in training mode does: its statistics are those of a microbatch.
-There, use `eval()`, or a norm over features.
+With one piece of the batch, one rank computes and all others wait. So `Pipeline` cuts it into
+microbatches, runs a schedule of `torch.distributed.pipelining`, and notes when each pass started
+and ended. It gives the loss and the gradients of one process on the whole batch, if no layer mixes
+the examples. BatchNorm in training mode does: its statistics are those of a microbatch. There, use
+`eval()`, or a norm over features.
 
 Source: Huang et al., "GPipe: efficient training of giant neural networks using pipeline
 parallelism", 2019.
@@ -41,32 +41,6 @@ class Answer(nn.Module):
     def forward(self, *_: Any) -> Tensor:
         """Return the answer, whatever the inputs."""
         return self.outputs
-
-
-def naive_step(stage: nn.Module, batch: Batch, task: Task) -> Tensor:
-    """Add the gradients of a batch to `.grad`, one rank after the other; return the loss.
-
-    Args:
-        stage: this rank's part of the model; what it returns must be float32.
-        batch: (inputs, targets), the same on all ranks. The first uses the inputs.
-        task: what is learned; the last rank asks it.
-
-    Returns:
-        The loss, on all ranks.
-    """
-    rank, last, (inputs, _) = dist.get_rank(), dist.get_world_size() - 1, pair(batch)
-    arrived = inputs if rank == 0 else _receive(rank - 1, inputs.device).requires_grad_()
-    outputs = stage(arrived)
-    if rank == last:
-        loss = task.loss(Answer(outputs), batch)
-        torch.autograd.backward(loss)
-    else:
-        loss = outputs.new_empty(())
-        _send(outputs.detach(), rank + 1)
-        torch.autograd.backward(outputs, _receive(rank + 1, inputs.device))
-    if arrived.grad is not None:
-        _send(arrived.grad, rank - 1)
-    return _from_last(loss)
 
 
 class Pipeline:
@@ -224,21 +198,3 @@ def _from_last(loss: Tensor) -> Tensor:
     loss = loss.detach()
     dist.broadcast(loss, dist.get_world_size() - 1)
     return loss
-
-
-def _send(tensor: Tensor, rank: int) -> None:
-    """Send a tensor after its shape."""
-    shape = torch.tensor([tensor.dim(), *tensor.shape], device=tensor.device)
-    dist.send(shape[:1], rank)
-    dist.send(shape[1:], rank)
-    dist.send(tensor.contiguous(), rank)
-
-
-def _receive(rank: int, device: torch.device) -> Tensor:
-    dimensions = torch.empty(1, dtype=torch.int64, device=device)
-    dist.recv(dimensions, rank)
-    shape = torch.empty(int(dimensions), dtype=torch.int64, device=device)
-    dist.recv(shape, rank)
-    tensor = torch.empty(shape.tolist(), device=device)
-    dist.recv(tensor, rank)
-    return tensor

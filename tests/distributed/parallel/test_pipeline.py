@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from labkit import models
 from labkit.distributed import init, launch
-from labkit.distributed.parallel.pipeline import Pipeline, naive_step
+from labkit.distributed.parallel.pipeline import Pipeline
 from labkit.distributed.parallel.stages import balanced_cuts, forward_costs, parts, pipeline_stage
 from labkit.plan.pipeline_schedules import idle, in_flight, order
 from labkit.training import IGNORE, classify, next_token, supervised
@@ -64,17 +64,13 @@ def pipelined(make, batch, task, cases):
         loss, expected = one_process(make(), task, batch)
         results = []
         for kind, microbatches in cases:
-            model, blocks = make(), []
+            model = make()
             mine = pipeline_stage(model, world.rank, world.size)
-            if kind == "naive":
-                found = naive_step(mine, batch, task)
-            else:
-                pipeline = Pipeline(mine, task, microbatches, kind)
-                found, blocks = pipeline.step(batch), pipeline.blocks
-            torch.testing.assert_close(found, loss, **CLOSE)
+            pipeline = Pipeline(mine, task, microbatches, kind)
+            torch.testing.assert_close(pipeline.step(batch), loss, **CLOSE)
             for name, gradient in grads(model).items():
                 torch.testing.assert_close(gradient, expected[name], **CLOSE)
-            results.append((list(grads(model)), [(b.kind, b.microbatch) for b in blocks]))
+            results.append((list(grads(model)), [(b.kind, b.microbatch) for b in pipeline.blocks]))
         return results
 
 
@@ -90,20 +86,19 @@ def check(ranks, cases, make, batch, task):
         names = [name for here, _ in results for name in here]
         assert sorted(names) == sorted(name for name, _ in make().named_parameters())
         for rank, (_, done) in enumerate(results):
-            if kind != "naive":
-                assert done == order(kind, ranks, microbatches, rank)
+            assert done == order(kind, ranks, microbatches, rank)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_loss_and_gradients_are_those_of_one_process(ranks):
-    cases = [("naive", 1), ("GPipe", 2), ("1F1B", 4), ("1F1B", 8), ("GPipe", 8)]
+    cases = [("GPipe", 1), ("GPipe", 2), ("1F1B", 4), ("1F1B", 8), ("GPipe", 8)]
     check(ranks, cases, net, text(), next_token())
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_microbatches_weigh_by_the_targets_that_count(ranks):
     check(
-        ranks, [("naive", 1), ("GPipe", 2), ("1F1B", 4), ("1F1B", 8)], net, padded(), next_token()
+        ranks, [("GPipe", 1), ("GPipe", 2), ("1F1B", 4), ("1F1B", 8)], net, padded(), next_token()
     )
 
 
@@ -118,7 +113,7 @@ def test_classes_that_weigh_differently():
 
 
 def test_resnet():
-    cases = [("naive", 1), ("GPipe", 2), ("1F1B", 2)]
+    cases = [("GPipe", 1), ("GPipe", 2), ("1F1B", 2)]
     check(2, cases, resnet, images(), classify())
 
 
