@@ -1,8 +1,7 @@
-"""Notebook 15: what its cells measure, where that takes more than a few lines."""
+"""Quantization: what its notebook measures besides what the library offers."""
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import median
 from typing import TypeAlias
 
@@ -10,17 +9,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit.compare.intervals import matched_difference, scaled
+from labkit.compare import LATENCY, SIZE, Quantity, Samples
 from labkit.compression.agreement import decibels, distance
-from labkit.compression.quantize.affine import Grid, grid, round_trip
+from labkit.compression.quantize.affine import Grid, grid, grid_of, round_trip
 from labkit.data import TextData
 from labkit.lessons.memory import give_back_memory
-from labkit.measure import Estimate
-from labkit.models import ConvNet, Transformer, next_token_loss, transformer
+from labkit.measure import Timing
+from labkit.models import ConvNet, Transformer, transformer
 from labkit.seeds import seed_everything
-from labkit.training import AdamW, next_token, one_cycle, train
+from labkit.table import Table
+from labkit.training import AdamW, Task, classify, next_token, one_cycle, scores, train
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
+DISTANCE = Quantity(
+    "distance of the answers",
+    "%",
+    "difference",
+    better="nearer",
+    worse="farther",
+    margin=0.1,
+    exact=True,
+    scale=100,
+    difference_unit="points",
+)
+"""Between the outputs of a model and those of the first one, in percent of their length."""
 Sweep: TypeAlias = dict[tuple[str, int], tuple[Tensor, dict[int, tuple[float, float]]]]
 """{(what is rounded, bits): (its values, {clip in % of the largest: (error, accuracy), in %})}."""
 
@@ -28,44 +40,64 @@ WEIGHTS, ACTIVATIONS = "weights of the stem", "activations after the stem"
 SAMPLE = 100_000  # values of a tensor that a histogram is drawn from, at most
 
 
-@dataclass(frozen=True)
-class Quality:
-    """How well a model answers, beside the first one.
-
-    Attributes:
-        accuracy: percent of the test images.
-        lost: points of accuracy less than the first model, paired by image.
-        error: how far its logits are from the first model's, in percent of their length.
-    """
-
-    accuracy: float
-    lost: Estimate
-    error: float
-
-
 @torch.no_grad()
-def qualities(models: Mapping[str, nn.Module], test: Sequence[Batch]) -> dict[str, Quality]:
-    """Return the quality of each model on the test batches; the first is the reference."""
-    labels = torch.cat([labels for _, labels in test])
-    answers = {n: torch.cat([model(inputs) for inputs, _ in test]) for n, model in models.items()}
+def measured(
+    models: Mapping[str, nn.Module],
+    test: Sequence[Batch],
+    task: Task | None = None,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    times: Mapping[str, Timing] | None = None,
+) -> Samples:
+    """Return how well models answer the test batches, beside the first one.
+
+    Args:
+        models: {name: model}; the first is the reference.
+        test: batches (inputs, targets).
+        task: classification when left out.
+        sizes: bytes of their files, if they are to be compared.
+        times: of a batch, interleaved, if they are to be compared.
+    """
+    task = classify() if task is None else task
+    metric = Quantity.of(task.metric)
+    samples = Samples(models, (metric, DISTANCE, *([SIZE] if sizes else [])))
+    first = None
+    for name, model in models.items():
+        samples.add_scores(name, metric, scores(model, test, task))
+        answers = torch.cat([model(inputs) for inputs, _ in test])
+        first = answers if first is None else first
+        samples.add(name, DISTANCE, distance(first, answers))
+        if sizes:
+            samples.add(name, SIZE, sizes[name])
+        for number, seconds in enumerate(times[name].seconds if times else ()):
+            samples.add(name, LATENCY, seconds, round=number)
     give_back_memory()
-    right = {name: logits.argmax(dim=1) == labels for name, logits in answers.items()}
-    first = next(iter(models))
-    return {
-        name: Quality(
-            100 * float(right[name].float().mean()),
-            scaled(
-                matched_difference(
-                    int((right[first] & ~right[name]).sum()),
-                    int((right[name] & ~right[first]).sum()),
-                    len(labels),
-                ),
-                100,
-            ),
-            100 * distance(answers[first], logits),
-        )
-        for name, logits in answers.items()
+    return samples
+
+
+def grids_table(weight: Tensor, bits: Sequence[int] = (8, 4)) -> Table:
+    """Return how loud a channel of a weight (outputs, …) is against its rounding, on each grid."""
+    kinds = {
+        "affine, per tensor": (False, None),
+        "symmetric, per tensor": (True, None),
+        "affine, per channel": (False, 0),
+        "symmetric, per channel": (True, 0),
     }
+    rows = []
+    for name, (symmetric, dim) in kinds.items():
+        kept = [round_trip(weight, grid_of(weight, b, symmetric, dim)) for b in bits]
+        rows.append((name, *(f"{channel_decibels(weight, rounded):.1f} dB" for rounded in kept)))
+    head = ("grid", *(f"{b} bits" for b in bits))
+    return Table(head, tuple(rows), "Signal to noise, median of the channels.")
+
+
+def channel_gain(weight: Tensor, bits: int = 4) -> float:
+    """Return how many decibels a scale for each channel gains over one for the whole weight."""
+    whole, each = (
+        channel_decibels(weight, round_trip(weight, grid_of(weight, bits, True, dim)))
+        for dim in (None, 0)
+    )
+    return each - whole
 
 
 def channel_decibels(exact: Tensor, rounded: Tensor) -> float:
@@ -135,23 +167,11 @@ def language_model(text: TextData, width: int, steps: int) -> Transformer:
     """Return a transformer of two blocks, trained for a moment on the text."""
     seed_everything(0)
     model = transformer(text.vocabulary, width, depth=2, context=text.context)
-    optimizer = AdamW(lr=2e-3).build(model)
-    batches = text.batches(8)
+    optimizer, batches = AdamW(lr=2e-3).build(model), text.batches(8)
     for _ in train(model, batches, optimizer, task=next_token(), schedule=one_cycle(), steps=steps):
         pass
     give_back_memory()
     return model.eval()
-
-
-@torch.no_grad()
-def next_token_losses(
-    models: Mapping[str, nn.Module], batches: Sequence[Batch]
-) -> dict[str, float]:
-    """Return the mean loss of each model, in nats a token."""
-    return {
-        name: sum(float(next_token_loss(model(x), y)) for x, y in batches) / len(batches)
-        for name, model in models.items()
-    }
 
 
 def torchao_eager(model: nn.Module) -> nn.Module:
