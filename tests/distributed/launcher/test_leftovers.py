@@ -157,7 +157,8 @@ def test_a_launcher_that_is_killed_leaves_nothing(root: Path) -> None:
         family = {each.pid for each in psutil.Process(process.pid).children(recursive=True)}
         assert pids < family and len(pids) == 4 and len(family) == 6
         process.kill()
-    wait_for(lambda: gone(*family), END)
+    wait_for(lambda: gone(*pids), END)
+    wait_for(lambda: gone(*family))  # a server that has loaded torch takes a while to end
     assert list(Path(tempfile.gettempdir()).glob("labkit-ranks-*")) == []
 
 
@@ -170,17 +171,17 @@ def disturb(how: str, server: psutil.Process, chance: random.Random) -> None:
         chance.choice(victims).kill()
 
 
-def test_fifty_launches_a_third_of_them_killed_leave_nothing(
+def test_thirty_launches_a_third_of_them_disturbed_leave_nothing(
     servers: set[psutil.Process], tmp_path: Path
 ) -> None:
     chance = random.Random(0)
     (server,) = (each for each in servers if "forkserver" in " ".join(each.cmdline()))
     files, ports, outcomes = LAUNCHER.num_fds(), set(), []
-    for turn in range(50):
+    for turn in range(30):
         how = ("kill", "close", "interrupt")[turn // 3 % 3] if turn % 3 == 0 else ""
         outcomes.append(one_launch(how, server, chance, ports))
     print({each: outcomes.count(each) for each in outcomes})
-    assert outcomes.count("all") >= 33 and outcomes.count("RankError") <= 6
+    assert outcomes.count("all") >= 20 and outcomes.count("RankError") <= 4
     assert list(tmp_path.iterdir()) == []
     assert LAUNCHER.num_fds() == files
     wait_for(lambda: running() <= servers, END)

@@ -102,33 +102,23 @@ def torchrun(
     return loss
 
 
-def test_torchrun_gives_what_launch_gives_and_its_ranks_listen_on_loopback(
+def test_torchrun_starts_a_killed_worker_again_and_gives_what_launch_gives(
     root, tmp_path, environment, undisturbed
 ):
-    listening = {}
+    lines, listening = [], {}
 
-    def look(line: str, processes: dict[str, int]) -> None:
+    def look_and_kill(line: str, processes: dict[str, int]) -> None:
+        lines.append(line)
         if line.startswith("rank 0, step 3 "):
             for rank, process in processes.items():
                 connections = psutil.Process(process).net_connections("inet")
                 listens = [c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN]
                 listening[rank] = set(listens)
-
-    assert torchrun(root, tmp_path, environment, look) == undisturbed
-    assert listening == {"0": {"127.0.0.1"}, "1": {"127.0.0.1"}}
-
-
-def test_a_killed_worker_is_started_again_and_the_loss_is_the_same(
-    root, tmp_path, environment, undisturbed
-):
-    lines = []
-
-    def kill(line: str, processes: dict[str, int]) -> None:
-        lines.append(line)
         if line.startswith(f"rank 1, step {KILL_AT} "):
             os.kill(processes["1"], signal.SIGKILL)
 
-    assert torchrun(root, tmp_path, environment, kill) == undisturbed
+    assert torchrun(root, tmp_path, environment, look_and_kill) == undisturbed
+    assert listening == {"0": {"127.0.0.1"}, "1": {"127.0.0.1"}}
     resumed = re.search(r"resumed after (\d+) of 80 steps", "".join(lines))
     assert resumed, "the worker had ended before it was killed"
     assert KILL_AT + 1 - SMALL["every"] <= int(resumed[1]) < SMALL["steps"]
@@ -150,11 +140,18 @@ with init() as world:
 
 
 def test_a_thread_that_still_needs_python_does_not_abort_the_program(tmp_path, environment):
-    (tmp_path / "slow_end.py").write_text(SLOW_END)
-    command = [sys.executable, "-m", "torch.distributed.run", "--local-addr", "127.0.0.1"]
-    command += ["--nproc-per-node", "2", str(tmp_path / "slow_end.py")]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
+    meeting = {"WORLD_SIZE": "2", world.RENDEZVOUS: str(tmp_path / "rendezvous")}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", SLOW_END],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**environment, **meeting, "RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    said = [rank.communicate()[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], said
 
 
 # ---- two machines

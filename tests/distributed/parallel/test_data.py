@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from support.common import tiny_data
+from support.parallel import gradients, one_step, resnet18, seeded
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
@@ -31,18 +32,7 @@ def convnet():
     return models.convnet(width=4, channels=3).eval().to(memory_format=torch.channels_last)
 
 
-def resnet():
-    from torchvision.models import resnet18
-
-    return resnet18(num_classes=10).eval()
-
-
-MODELS = {"mlp": mlp, "convnet": convnet, "torchvision's resnet18": resnet}
-
-
-def seeded(make):
-    torch.manual_seed(0)
-    return make()
+MODELS = {"mlp": mlp, "convnet": convnet, "torchvision's resnet18": resnet18}
 
 
 def batch(sizes):
@@ -50,12 +40,6 @@ def batch(sizes):
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(sum(sizes), 3, 16, 16, generator=generator)
     return images, torch.arange(sum(sizes)) % 10
-
-
-def gradients(model):
-    return {
-        name.removeprefix("module."): parameter.grad for name, parameter in model.named_parameters()
-    }
 
 
 def by_hand(make, part, average):
@@ -71,13 +55,6 @@ def by_ddp(make, part, **settings):
     model = data_parallel(seeded(make), **settings)
     one_step(model, [part, part])  # DDP sorts its buckets after the first
     return gradients(model)
-
-
-def one_step(model, batches):
-    """The last loss of steps that change no weight, as one of the ranks."""
-    still = torch.optim.SGD(model.parameters(), lr=0.0)
-    steps = train(model, batches, still, task=joined_mean(classify()))
-    return [step.loss for step in steps][-1]
 
 
 WAYS = {

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from support.parallel import one_step, seeded
 from torch import nn
 from torch.nn import functional as F
 
@@ -16,18 +17,6 @@ from labkit.distributed.parallel.data import (
     joined_mean,
 )
 from labkit.training import IGNORE, classify, next_token
-
-
-def seeded(make):
-    torch.manual_seed(0)
-    return make()
-
-
-def one_step(model, batches):
-    """The last loss of steps that change no weight, as one of the ranks."""
-    still = torch.optim.SGD(model.parameters(), lr=0.0)
-    steps = train(model, batches, still, task=joined_mean(classify()))
-    return [step.loss for step in steps][-1]
 
 
 def losses_of(sizes):

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+from support.parallel import resnet18
 from torch import nn
 from torch.nn import functional as F
 
@@ -30,10 +31,7 @@ def text(batch=8):
 
 
 def resnet():
-    from torchvision.models import resnet18
-
-    torch.manual_seed(0)
-    model = resnet18(num_classes=10).eval()  # BatchNorm would see a microbatch, not the batch
+    model = resnet18()
     first = nn.Sequential(model.conv1, model.bn1, model.relu, model.maxpool)
     last = nn.Sequential(model.avgpool, nn.Flatten(), model.fc)
     return nn.Sequential(first, model.layer1, model.layer2, model.layer3, model.layer4, last).eval()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from support.common import ADAMW, tiny_transformer
+from support.parallel import resnet18
 from torch import nn
 from torch.nn import functional as F
 
@@ -29,10 +30,7 @@ def lm():
 
 
 def resnet():
-    from torchvision.models import resnet18
-
-    torch.manual_seed(0)
-    model = resnet18(num_classes=10).eval()
+    model = resnet18()
     return model, [model.layer1, model.layer2, model.layer3, model.layer4], F.cross_entropy
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from support.common import ADAMW, tiny_transformer
+from support.parallel import resnet18
 from torch import nn
 from torch.nn import functional as F
 
@@ -23,13 +24,6 @@ def vit():
     model = VisionTransformer(16, 8, 2, 2, 16, 32, num_classes=10)
     nn.init.normal_(model.heads.head.weight)  # zeros would leave no gradient for the rest
     return model
-
-
-def resnet():
-    from torchvision.models import resnet18
-
-    torch.manual_seed(0)
-    return resnet18(num_classes=10).eval()
 
 
 def tokens(count=4):
@@ -55,7 +49,7 @@ def cut_classifier(model, group=None):
 MODELS = {  # how to make it, how to cut it, its batch, its loss
     "transformer": (tiny_transformer, split_blocks, tokens, next_token_loss),
     "torchvision's vision transformer": (vit, cut_mlps, lambda: images(16), F.cross_entropy),
-    "torchvision's resnet18": (resnet, cut_classifier, lambda: images(32), F.cross_entropy),
+    "torchvision's resnet18": (resnet18, cut_classifier, lambda: images(32), F.cross_entropy),
 }
 
 
