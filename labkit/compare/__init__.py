@@ -15,10 +15,9 @@ from labkit.compare.quantity import (
     Quantity,
 )
 from labkit.compare.race import Race
-from labkit.compare.record import Record, Round
 from labkit.compare.samples import Samples
 from labkit.compare.step_rooflines import step_standings
-from labkit.compare.tradeoff import Reading, Tradeoff
+from labkit.compare.tradeoff import Tradeoff
 from labkit.compare.verdict import Verdict
 
 __all__ = [
@@ -30,9 +29,6 @@ __all__ = [
     "TIME_TO_TARGET",
     "Quantity",
     "Race",
-    "Reading",
-    "Record",
-    "Round",
     "Samples",
     "Tradeoff",
     "Verdict",

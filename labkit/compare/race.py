@@ -21,9 +21,9 @@ from typing import Any
 
 from labkit.checks import check_positive_int
 from labkit.compare.quantity import STEP_TIME, TIME_TO_TARGET, Quantity
-from labkit.compare.race_checks import check_arms, check_examples, other_race
 from labkit.compare.race_duration import seconds_of_a_training
 from labkit.compare.record import WARMUP_ROUNDS, Record, Round, samples_of
+from labkit.compare.refused import check_arms, check_examples, other_race
 from labkit.compare.samples import Samples
 from labkit.compare.verdict import Verdict
 from labkit.facts import threads

@@ -42,27 +42,22 @@ class Samples:
     Args:
         arms: their names, in the order in which they take turns (`order_of_round`).
         quantities: what will be measured, in the order of the table's columns; others may follow.
-        baseline: the arm that the others are compared with; the first one when left out.
+
+    Attributes:
+        baseline: the first arm, which the others are compared with.
 
     Raises:
-        ValueError: no arms, two of one name, or a baseline that is none of them.
+        ValueError: no arms, or two of one name.
     """
 
-    def __init__(
-        self,
-        arms: Iterable[str],
-        quantities: Iterable[Quantity] = (),
-        *,
-        baseline: str | None = None,
-    ) -> None:
+    def __init__(self, arms: Iterable[str], quantities: Iterable[Quantity] = ()) -> None:
         self.arms = tuple(arms)
         if not self.arms:
             raise ValueError("arms is empty: there is nothing to compare")
         if len(set(self.arms)) < len(self.arms):
             raise ValueError(f"arms must have different names, got {', '.join(self.arms)}")
-        self.baseline = self.arms[0] if baseline is None else baseline
+        self.baseline = self.arms[0]
         self.quantities = {quantity.name: quantity for quantity in quantities}
-        self._check_arm(self.baseline)
         self._values: dict[str, dict[str, pairs.Values]] = {}
         self._scores: dict[str, pairs.ScorePieces] = {}
 

@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 from labkit.checks import check_positive_int
 from labkit.compare.quantity import LATENCY, SIZE, Quantity
+from labkit.compare.refused import check_batches, check_variants
 from labkit.compare.samples import Samples
-from labkit.compare.tradeoff_checks import check_batches, check_variants
 from labkit.compare.verdict import Verdict
 from labkit.facts import threads
 from labkit.measure import interleave, order_of_round

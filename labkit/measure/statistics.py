@@ -24,6 +24,8 @@ LEVEL = 0.95
 # Below six pairs even the range from the smallest to the largest ratio is no 95 % interval of the
 # median: it misses with probability 2 * 0.5**n, which is 6 % for n = 5 and 3 % for n = 6.
 FEWEST_PAIRS = 6
+RESAMPLES = 2000
+"""Bootstrap draws."""
 INDICES_AT_ONCE = 2**20
 """Of a bootstrap, 8 bytes each."""
 
@@ -49,12 +51,11 @@ class Estimate:
         return f"{value} ({self.low:{number}} to {self.high:{number}})"
 
 
-def median_interval(samples: Sequence[float], *, resamples: int = 2000) -> Estimate:
+def median_interval(samples: Sequence[float]) -> Estimate:
     """Return the median of `samples` with its bootstrap interval.
 
     Args:
         samples: observations in the order in which they were made.
-        resamples: bootstrap draws.
 
     Raises:
         ValueError: `samples` is empty or holds a value that is not finite.
@@ -65,21 +66,18 @@ def median_interval(samples: Sequence[float], *, resamples: int = 2000) -> Estim
     low, high = -math.inf, math.inf
     if values.size >= FEWEST_PAIRS:
         medians = numpy.concatenate(
-            [numpy.median(values[rows], axis=1) for rows in _blocks(values.size, resamples)]
+            [numpy.median(values[rows], axis=1) for rows in _blocks(values.size)]
         )
         tail = (1 - LEVEL) / 2
         low, high = (float(q) for q in numpy.quantile(medians, (tail, 1 - tail)))
     return Estimate(float(numpy.median(values)), low, high, values.size)
 
 
-def paired_ratio(
-    baseline: Sequence[float], candidate: Sequence[float], *, resamples: int = 2000
-) -> Estimate:
+def paired_ratio(baseline: Sequence[float], candidate: Sequence[float]) -> Estimate:
     """Return how many times faster `candidate` is: the median of baseline / candidate.
 
     Args:
         baseline, candidate: seconds, measured in turn; entry i of both belongs together.
-        resamples: bootstrap draws.
 
     Raises:
         ValueError: the lengths differ, there are none, or a time is not positive.
@@ -90,7 +88,7 @@ def paired_ratio(
     if not ((slow > 0).all() and (fast > 0).all()):
         raise ValueError("baseline and candidate must hold positive times")
     # On the scale of logarithms 2x faster and 2x slower are equally far from "the same".
-    log = median_interval(numpy.log(slow / fast).tolist(), resamples=resamples)
+    log = median_interval(numpy.log(slow / fast).tolist())
     return Estimate(math.exp(log.value), math.exp(log.low), math.exp(log.high), log.n)
 
 
@@ -131,15 +129,15 @@ def mean_ratio(baseline: Sequence[float], candidate: Sequence[float]) -> Estimat
     return Estimate(math.exp(log.value), math.exp(log.low), math.exp(log.high), log.n)
 
 
-def _blocks(n: int, resamples: int) -> Iterator[NDArray[numpy.int64]]:
-    """Yield indices (some, n), `resamples` rows in all: each n observations in runs of neighbours.
+def _blocks(n: int) -> Iterator[NDArray[numpy.int64]]:
+    """Yield indices (some, n), RESAMPLES rows in all: each n observations in runs of neighbours.
 
     In pieces, because all at once are 160 MB for ten thousand steps: too much for a small machine.
     """
     length = max(1, round(n ** (1 / 3)))
     # A fixed seed: the same observations always give the same interval.
     generator = numpy.random.default_rng(0)
-    starts = generator.integers(0, n, size=(resamples, -(-n // length)))
-    for some in numpy.array_split(starts, max(1, resamples * n // INDICES_AT_ONCE)):
+    starts = generator.integers(0, n, size=(RESAMPLES, -(-n // length)))
+    for some in numpy.array_split(starts, max(1, RESAMPLES * n // INDICES_AT_ONCE)):
         runs = (some[:, :, None] + numpy.arange(length)) % n  # circular: all weigh the same
         yield runs.reshape(len(some), -1)[:, :n]

@@ -9,9 +9,9 @@ from support.common import tiny_data, tiny_recipe
 from support.racing import Dropping, Losses, recipe
 from torch import nn
 
-from labkit.compare import Race, Record
+from labkit.compare import Race
 from labkit.compare.intervals import matched_difference, scaled
-from labkit.compare.record import WARMUP_ROUNDS
+from labkit.compare.record import WARMUP_ROUNDS, Record
 from labkit.training import Recipe
 from labkit.training.task import classify
 

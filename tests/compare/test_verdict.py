@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from labkit.compare import PEAK_MEMORY, STEP_TIME, TIME_TO_TARGET, Quantity, Reading, Verdict
+from labkit.compare import PEAK_MEMORY, STEP_TIME, TIME_TO_TARGET, Quantity, Verdict
+from labkit.compare.tradeoff import Reading
 from labkit.compare.verdict import CALLS
 from labkit.measure import Estimate
 from labkit.training.task import ACCURACY, LOSS

@@ -8,7 +8,7 @@ from support.common import SILLY, refuses, tiny_recipe
 from support.verdicts import each_call, planted
 
 from labkit import Race
-from labkit.compare import Record
+from labkit.compare.record import Record
 from labkit.lessons import sentence
 from labkit.lessons.reading import FEW
 from labkit.lessons.start_here import checks, measure, words
