@@ -2,11 +2,10 @@
 
 from labkit.measure.ceiling import Ceiling, ceiling
 from labkit.measure.flops import flops, step_flops
-from labkit.measure.latency import latencies
 from labkit.measure.memory import peak_memory, saved_bytes
 from labkit.measure.roofline import Standing, predict_seconds, standing
 from labkit.measure.statistics import Estimate, median_interval, paired_ratio
-from labkit.measure.timing import Timing, interleave, order_of_round
+from labkit.measure.timing import Timing, interleave, latencies, order_of_round
 from labkit.measure.traffic import traffic
 
 __all__ = [

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from torch import Tensor, nn
 
 from labkit import checks, facts, units
 
@@ -105,6 +106,22 @@ def interleave(
     with facts.threads(threads):
         taken = in_turns(functions, partial(seconds_of, device=where), rounds=rounds, warmup=warmup)
     return {name: Timing(name, tuple(seconds)) for name, seconds in taken.items()}
+
+
+@torch.no_grad()
+def latencies(models: Mapping[str, nn.Module], inputs: Tensor, rounds: int) -> dict[str, Timing]:
+    """Return the times of a forward pass of each model, interleaved on one thread.
+
+    Args:
+        models: on the device of `inputs`; they are put into evaluation mode, and stay there.
+        inputs: a batch.
+        rounds: samples for each model.
+
+    Raises:
+        ValueError: no models, or `rounds` out of range.
+    """
+    calls = {name: partial(model.eval(), inputs) for name, model in models.items()}
+    return interleave(calls, rounds=rounds, device=inputs.device)
 
 
 def in_turns(

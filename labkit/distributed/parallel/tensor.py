@@ -83,7 +83,7 @@ class _Part(nn.Linear):
 
     cut: ClassVar[Mapping[str, int]]
 
-    def __init__(self, linear: nn.Linear, group: dist.ProcessGroup | None) -> None:
+    def __init__(self, linear: nn.Linear, group: dist.ProcessGroup | None = None) -> None:
         nn.Module.__init__(self)  # not Linear's, which would make and fill a whole layer
         self.group = group
         ranks, rank = dist.get_world_size(group), dist.get_rank(group)
@@ -118,9 +118,6 @@ class ColumnLinear(_Part):
     """
 
     cut: ClassVar[Mapping[str, int]] = {"weight": 0, "bias": 0}
-
-    def __init__(self, linear: nn.Linear, group: dist.ProcessGroup | None = None) -> None:
-        super().__init__(linear, group)
 
 
 class RowLinear(_Part):
