@@ -55,7 +55,7 @@ class RankProcess:
         self._process = context.Process(target=worker.run, args=arguments, daemon=False)
 
     def start(self) -> None:
-        """Start the process."""
+        """Start it, by way of the server; nothing of the kernel's memory goes along but `work`."""
         self._process.start()
         self._its_end.close()  # so that the pipe counts as closed as soon as the rank is gone
 

@@ -29,7 +29,7 @@ HEADERS = ("rank", "step", "loss", "MB sent", "ms a step", "waiting %")
 
 
 class RanksFeed:
-    """Ranks under way. What they report in a tenth of a second is a unit of work."""
+    """Ranks under way. What they tell in a tenth of a second is a unit of work."""
 
     def __init__(self, ranks: Ranks) -> None:
         self.ranks = ranks
@@ -41,19 +41,19 @@ class RanksFeed:
         self._lanes = [_Lane(rank) for rank in range(ranks.nprocs)]
 
     def advance(self) -> bool:
-        """Take in what the ranks report.
+        """Take in what the ranks tell.
 
         Raises:
             RankError: a rank failed; all have ended by then.
         """
         if not self.ranks.running:
             return False
-        for report in self.ranks.poll(SECONDS_A_LOOK):
-            self._lanes[report.rank].take(report)
+        for step in self.ranks.poll(SECONDS_A_LOOK):
+            self._lanes[step.rank].take(step)
         return True
 
     def hold(self) -> None:
-        """Hold the ranks at their next report."""
+        """Hold the ranks at their next `tell`."""
         self.ranks.hold()
 
     def go_on(self) -> None:
@@ -94,26 +94,26 @@ class _Lane:
         self.rank, self.step, self.steps, self.bytes_sent = rank, 0, 0, 0
         self.parts: list[tuple[float, float]] = []  # seconds of a step: computing, waiting
         self._loss = RunningAverage()
-        self._reports, self._skip = 0, True
+        self._told, self._skip = 0, True
         self._block: list[tuple[float, float]] = []
         self._new: list[Point] = []
 
-    def take(self, report: RankStep) -> None:
-        """Add a report, which may stand for several steps."""
-        passed = max(1, report.step + 1 - self.step)
-        self.step, self.steps = report.step + 1, report.steps or self.steps
-        self.bytes_sent += report.bytes_sent
-        self._loss.add(report.loss)
-        if self._reports % self._size() == 0:
+    def take(self, told: RankStep) -> None:
+        """Add what was told, which may stand for several steps."""
+        passed = max(1, told.step + 1 - self.step)
+        self.step, self.steps = told.step + 1, told.steps or self.steps
+        self.bytes_sent += told.bytes_sent
+        self._loss.add(told.loss)
+        if self._told % self._size() == 0:
             self._new.append(Point(LOSS, self.rank, self.step, self._loss.value))
-        self._reports += 1
-        if not self._skip and report.step >= WARMUP_ROUNDS:
-            waiting = min(report.waiting, report.seconds)
-            self._add((report.seconds - waiting) / passed, waiting / passed)
+        self._told += 1
+        if not self._skip and told.step >= WARMUP_ROUNDS:
+            waiting = min(told.waiting, told.seconds)
+            self._add((told.seconds - waiting) / passed, waiting / passed)
         self._skip = False
 
     def skip_one(self) -> None:
-        """Leave out the time of the next report."""
+        """Leave out the time of what is told next."""
         self._skip = True
 
     def _add(self, computing: float, waiting: float) -> None:

@@ -75,6 +75,7 @@ AVERAGINGS: Mapping[str, Averaging] = {
     "naive": Averaging(after=average_gradients),
     "one message": Averaging(after=average_coalesced),
     "one message, shared memory": Averaging(after=ThroughMemory()),
+    # It sends rank 0's buffers round before each forward pass, and copies gradients into buckets.
     "DDP, as it comes": Averaging(DistributedDataParallel),
     "DDP, tuned": Averaging(data_parallel),
     "DDP, small buckets": Averaging(partial(data_parallel, bucket_mib=0.05)),

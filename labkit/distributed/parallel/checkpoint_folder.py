@@ -48,6 +48,8 @@ def finish(folder: Path, data: Path, content: dict[str, Any]) -> None:
     files = union(_digests(data))  # all have written: each waits here for the others
     if rank() == 0:
         index = {"format": FORMAT, "data": data.name, "files": files, **content}
+        # The one moment that counts: before it the folder holds the old checkpoint, after it the
+        # new one.
         with atomic_path(folder / INDEX) as temporary:
             temporary.write_text(json.dumps(index, indent=1), encoding="utf-8")
         _sweep(folder, data.name)  # only now: until the index was renamed, the old one counted
@@ -77,7 +79,7 @@ def union(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def barrier() -> None:
-    """Wait for all ranks."""
+    """Wait for all ranks, if there are others."""
     if dist.is_initialized():
         dist.barrier()
 
@@ -105,6 +107,7 @@ def _check_foreign(folder: Path) -> str:
         return str(_index(folder)["data"])
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"folder must be a folder, got the file {folder}")
+    # A save that was killed before its first index has left data and a temporary file: ours.
     for path in folder.glob("*"):
         if not path.name.startswith((DATA, f".{INDEX}")):
             raise ValueError(

@@ -85,9 +85,10 @@ def _share(model: nn.Module, weight: float | None) -> float:
 
 
 def _over_all_ranks(weight: float, device: torch.device) -> float:
+    # float64: many targets are no longer counted one by one in float32 from 16 million on.
     total = torch.tensor(weight, dtype=torch.float64, device=device)
     dist.all_reduce(total)
-    if not total:
+    if not total:  # on all ranks alike, so none is left waiting
         raise ValueError("no target counts on any rank: there is nothing to average")
     return float(total)
 
@@ -123,6 +124,7 @@ class joined_mean:
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the task's loss, times the number of ranks: their mean is taken afterwards."""
+        # DDP divides by the number of ranks; `train` has multiplied by this rank's share.
         return self.task.loss(model, batch) * dist.get_world_size()
 
     def score(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -208,6 +210,7 @@ class Shard:
         self.batches.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        # All ranks draw the same order from the same seed, so nothing needs to be sent.
         for indices in self.batches.indices():
             yield self.batches.batch(indices.tensor_split(self.size)[self.rank])
 

@@ -96,7 +96,7 @@ def load(
     model.zero_grad(set_to_none=True)  # else torch would not make the state of a new optimizer
     with _fresh_stays_fresh(optimizer):
         tensors, values = _state(model, optimizer)
-        # torch would load what fits and leave the rest as it was, without a word.
+        # Before anything is changed. Besides, torch passes over what only the checkpoint has.
         _compare(_shapes(tensors) | dict.fromkeys(values), index, optimizer is not None)
     with _plain_errors(f"cannot read {folder}"):
         load_shards(tensors, storage_reader=HuggingFaceStorageReader(str(data)))
@@ -123,6 +123,8 @@ def _state(
         get_optimizer_state_dict,
     )
 
+    # torch's functions, not `state_dict()`: they give the model's own names under DDP, and name an
+    # optimizer's state so that it fits the same parameter on any number of ranks.
     state: dict[str, Any] = {f"model.{k}": v for k, v in get_model_state_dict(model).items()}
     if optimizer is not None:
         part = get_optimizer_state_dict(model, optimizer, options=_flat())
@@ -161,6 +163,7 @@ def _alone(tensors: dict[str, Tensor]) -> dict[str, Any]:
     for name, tensor in tensors.items():
         local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
         address = local.untyped_storage().data_ptr()
+        # Shards of one flat tensor, tied weights, and channels-last weights are none of the two.
         own = local.is_contiguous() and address not in seen
         alone[name] = tensor if own else tensor.clone(memory_format=torch.contiguous_format)
         seen.add(address)
