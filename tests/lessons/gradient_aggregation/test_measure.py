@@ -103,18 +103,21 @@ def test_rarer_means_send_less_and_are_compared_on_their_own_deal(images):
 
 
 def test_each_norm_is_raced_on_both_deals(images):
-    ranks = Ranks(batch_norm.norms, 2, images=images, batch=8, steps=3, seeds=2, **LIMIT)
+    ranks = Ranks(batch_norm.norms, 2, images=images, batch=8, steps=10, seeds=2, **LIMIT)
     told = list(ranks)
     assert sorted({(step.rank, step.step) for step in told}) == [
-        (rank, step) for rank in range(2) for step in range(12)
+        (rank, step) for rank in range(2) for step in range(40)
     ]
     results, times = batch_norm.raced(ranks)
-    assert len(times.ratios("synchronized")) == 12
+    assert len(times.ratios("synchronized")) == 40
     for arm in results.arms:
         assert len(results.scores(CORRECT)[arm]) == 2, arm
         assert (results.value(arm, END_LOSS) is None) == arm.endswith(batch_norm.AVERAGED)
-    for mine, theirs in zip(results.arms, ranks.results[1][0].arms, strict=True):
-        assert results.value(mine, CORRECT) == ranks.results[1][0].value(theirs, CORRECT)
+    of_other_rank, _ = ranks.results[1]
+    for arm, seeds in results.scores(CORRECT).items():  # the means of all ranks, on each of them
+        for seed, found in seeds.items():
+            assert (found == of_other_rank.scores(CORRECT)[arm][seed]).all()
+        assert results.value(arm, END_LOSS) == of_other_rank.value(arm, END_LOSS)
 
 
 def test_a_race_of_norms_that_was_stopped_has_empty_tables(images):
