@@ -54,26 +54,14 @@ def test_the_number_of_resnet18():
 # ---- what it works out
 
 
-def test_whether_the_weights_are_those_of_one_process():
-    alone, near, far = torch.ones(9), torch.ones(9) + 1e-6, torch.ones(9) + 0.01
-    assert measure._word([near, near], alone) == "same as one process"
-    assert measure._word([far, far], alone) == "differs from one process"
-    assert measure._word([near, far], alone) == "the ranks differ"
+def test_the_distance_from_one_process_is_relative():
+    assert measure._distance(torch.full((9,), 1.01), torch.ones(9)) == pytest.approx(0.01, rel=1e-3)
+    assert measure._distance(torch.ones(9), torch.ones(9)) == 0
 
 
 def test_a_round_of_steps_is_shown_as_ms_a_step():
     samples = Samples.of_timings({"a": [STEPS * 0.002] * 9}, measure.ROUND_OF_STEPS)
     assert samples.value("a").value == pytest.approx(2.0)
-
-
-@pytest.mark.parametrize(
-    ("share", "call"), [(0.3, "worse"), (0.9, "better"), (0.5, "no difference that matters")]
-)
-def test_two_ranks_must_do_more_than_one(share, call):
-    """Ranks that keep less than half of the ceiling's speed do less than one of them alone."""
-    times = {CEILING: [1.0] * 9, "DDP": [1.0 / share] * 9}
-    verdict = measure.same_work(times, ranks=2).verdict("2 ranks")
-    assert verdict.call == call and verdict.estimate.value == pytest.approx(2 * share)
 
 
 STEP = [Span("forward", 0, 0.01), Span("backward", 0.01, 0.03), Span("optimizer", 0.031, 0.032)]
@@ -104,7 +92,7 @@ def test_ranks_share_the_seeds():
     def ranks(*seeds):
         return {name: {s: torch.tensor([1.0, 0.0, s % 2]) for s in seeds} for name in measure.RULES}
 
-    samples = measure.rule_samples([ranks(0, 2), ranks(1)])
+    samples = measure.accuracies([ranks(0, 2), ranks(1)])
     assert samples.arms == tuple(measure.RULES)
     assert samples.value("same rate").n == 3
     assert samples.value("same rate").value == pytest.approx(100 * 4 / 9)
@@ -112,23 +100,18 @@ def test_ranks_share_the_seeds():
 
 # ---- sentences
 
-TIMES = (
-    *(words.AGREEING, words.PACKING, words.WAITING, words.SENDING, words.SETTINGS, words.TINY),
-    *(words.STRONG, words.WEAK, words.THREADS),
-)
-SCORES = (words.TRAINED, words.RULE, words.LARGER, words.WARM)
-
 
 @pytest.mark.parametrize(
     ("sentences", "quantity"),
     [
-        *((each, measure.ROUND_OF_STEPS) for each in TIMES),
-        *((each, Quantity.of(ACCURACY)) for each in SCORES),
+        (words.WAITING, measure.ROUND_OF_STEPS),
+        (words.TINY, measure.SAME_WORK),
+        (words.RULE, Quantity.of(ACCURACY)),
     ],
 )
 def test_every_call_has_a_sentence_of_its_own(sentences: Sentences, quantity):
-    said = [sentence(v, sentences, steps=50, slow=10) for v in each_call(quantity).values()]
-    assert len(set(said)) == 5 and not any("{" in text or "inf" in text for text in said)
+    said = [sentence(verdict, sentences) for verdict in each_call(quantity).values()]
+    assert len(set(said)) == 5 and not any("{" in text for text in said)
 
 
 def test_every_way_of_the_notebook_is_told():
@@ -139,7 +122,7 @@ def test_every_way_of_the_notebook_is_told():
         assert name in said or name == "one message, shared memory"  # that is in the table alone
     for way, over in (("DDP, tuned", CEILING), (MEETING, CEILING), ("DDP, tuned", MEETING)):
         assert str(ways.verdict(way, over)) in said
-    assert "**as it comes, small buckets, in bf16, contiguous weights**: as fast as" in said
+    assert all(str(ways.verdict(name, "DDP, tuned")) in said for name in ways.arms[6:-1])
 
 
 def test_scaling_reads_three_verdicts():
@@ -147,29 +130,21 @@ def test_scaling_reads_three_verdicts():
     times = {name: [each] * 9 for name, each in seconds.items()}
     scaling = Samples.of_timings(times, measure.ROUND_OF_STEPS)
     said = words.read_scaling(scaling, predict(2.0))
-    for sentences, call in ((words.STRONG, "better"), (words.WEAK, "worse")):
-        assert sentences.of(call) in said
-    assert words.THREADS.better in said and "You predicted 2x" in said
+    assert "You predicted 2x" in said
     for over in ("one process", "one rank's part", "threads"):
         assert str(scaling.verdict("processes", over)) in said
 
 
 @pytest.mark.parametrize(
-    ("latency", "noise", "fate"),
-    [
-        (1e-6, [1.0], "too high"),
-        (1e-2, [1.0], "too low"),
-        (1.4e-3, [1.0], "right"),
-        (1.4e-3, [0.95, 1.05], "can't tell"),
-    ],
+    ("latency", "fate"),
+    [(1e-6, "too high"), (1e-2, "too low"), (1.4e-3, "As good as right")],
 )
-def test_the_model_of_a_step_is_judged_as_a_guess(latency, noise, fate):
+def test_the_model_of_a_step_is_judged_as_a_prediction(latency, fate):
     """The model is right if it promises the 0.9 that are measured, to within the margin."""
     cost = StepCost(0.0, 1e-4, MessageCost(latency, 1e-12), 310_696)
-    times = {CEILING: [0.9] * 30, "one message": [1.0 * each for each in noise * 30][:30]}
+    times = {CEILING: [0.9] * 9, "one message": [1.0] * 9}
     said = words.read_cost(cost, Samples.of_timings(times, measure.ROUND_OF_STEPS))
-    assert words.FATES[fate].format(margin="2 %") in said
-    assert f"promises {cost.efficiency(128, 2):.2f} of the ceiling's speed" in said
+    assert fate in said and f"promises {cost.efficiency(128, 2):.2f} of the ceiling's speed" in said
     assert f"A message: {1e6 * latency:.0f} µs" in said
 
 
@@ -183,10 +158,11 @@ def test_rules_are_read_from_their_verdicts():
         }
         for seed in range(4)
     ]
-    rules = measure.rule_samples(ranks)
+    rules = measure.accuracies(ranks)
     said = words.read_rules(rules, steps=50)
-    assert words.RULE.worse in said and words.LARGER.better in said
-    assert "Of only 50 steps it gives 10 to" in said and words.RULE.better not in said
+    assert words.RULE.worse in said and "warm-up gives 10 to lower rates" in said
+    assert str(rules.verdict("scaled rate", "same rate")) in said
+    assert str(rules.verdict("scaled rate, warm-up", "scaled rate")) in said
 
 
 @pytest.mark.parametrize("stopped", [[None, None], [(torch.ones(4), 9, 1), None]])
@@ -199,5 +175,5 @@ def test_a_training_says_what_was_sent_and_compares_image_by_image():
     ranks = [(right.float(), 310_696 * 50, 50), ((right & (torch.arange(500) > 99)).float(), 0, 50)]
     said = words.read_training(ranks, right.float(), 310_696)
     assert "**311 kB a step from each rank**; the arithmetic said 311 kB. 15.5 MB" in said
-    assert f"**rank 1**: {words.TRAINED.worse}" in said and words.NORM in said
-    assert f"**rank 0**: {words.TRAINED.unsure}" in said
+    assert "rank 0 over one process, accuracy: can't tell" in said
+    assert "rank 1 over one process, accuracy: -16.00 points: less accurate" in said
