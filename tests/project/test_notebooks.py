@@ -29,7 +29,7 @@ def run_guarded(path, folder):
     log = folder / "network.log"
     environment = {
         **os.environ,
-        "PYTHONPATH": str(HERE / "support" / "network_guard"),
+        "PYTHONPATH": f"{HERE / 'support' / 'network_guard'}{os.pathsep}{HERE.parent}",
         "LABKIT_NETWORK_LOG": str(log),
         "LABKIT_RESULTS": str(folder / "results"),
     }

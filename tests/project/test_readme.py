@@ -38,6 +38,12 @@ def test_verdicts_are_those_of_the_stored_notebooks() -> None:
     assert [line for line in verdicts if line not in stored] == []
 
 
+def test_every_notebook_has_its_row() -> None:
+    rows = re.findall(r"^\| \[(\d\d)\]\(notebooks/(\1_\w+\.ipynb)\) \| .+ \| .+ \|$", TEXT, re.M)
+    there = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+    assert [name for _, name in rows] == there
+
+
 def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     named = set(re.findall(r"(?:^|`)make ([a-z]+)", TEXT, flags=re.MULTILINE))
