@@ -12,6 +12,7 @@ import copy
 import torch
 from torch import nn
 
+from labkit.compression.checks import check_model
 from labkit.compression.prune.masks import Masks
 
 
@@ -31,6 +32,7 @@ def renewed(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: a module holds parameters that it cannot draw anew.
     """
+    check_model(model)
     copied = copy.deepcopy(model)
     for name, module in copied.named_modules():
         reset = getattr(module, "reset_parameters", None)

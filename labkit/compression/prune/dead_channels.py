@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from labkit.compression.checks import check_model
 from labkit.compression.prune.choice import Keep
 from labkit.compression.prune.constants import constants, pads_with_zeros
 from labkit.compression.prune.graph import ChannelGraph, channel_graph
@@ -111,6 +112,7 @@ def remove_lossless(model: nn.Module, example: Example) -> Lossless:
         TypeError: `model` is not a module.
         ValueError: the model cannot be traced, or overwrites what it reads again.
     """
+    check_model(model)
     smaller, sizes = copy.deepcopy(model).eval(), dict[str, int]()
     removed = Counter[tuple[str, int]]()
     while True:

@@ -23,6 +23,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from labkit.compression.checks import check_model
+
 Masks = dict[str, Tensor]
 
 
@@ -72,6 +74,7 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
 
 def masked(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     """Return a copy of the model with its masked weights at zero; see `apply_masks`."""
+    check_model(model)
     copied = copy.deepcopy(model)
     apply_masks(copied, masks)
     return copied
@@ -107,8 +110,7 @@ def prunable(model: nn.Module) -> dict[str, Tensor]:
         TypeError: `model` is not a module.
         ValueError: a model without such layers.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    check_model(model)
     kinds = (nn.Linear, nn.modules.conv._ConvNd)
     layers = {id(m.weight): m for m in model.modules() if isinstance(m, kinds)}
     found: dict[str, Tensor] = {n: p for n, p in model.named_parameters() if id(p) in layers}

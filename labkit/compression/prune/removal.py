@@ -21,6 +21,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from labkit.compression.checks import check_model
 from labkit.compression.prune.choice import Keep
 from labkit.compression.prune.graph import ChannelGraph, Place
 
@@ -47,6 +48,7 @@ def remove_channels(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Mod
     Raises:
         ValueError: `keep` does not fit the graph, or the graph does not fit the model.
     """
+    check_model(model)
     stays, smaller = _stays(graph, keep), copy.deepcopy(model)
     owners = _owners(smaller)
     for name, places in _by_tensor(graph, smaller).items():
@@ -72,6 +74,7 @@ def mask_channels(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Modul
 
     Args and raises: see `remove_channels`.
     """
+    check_model(model)
     stays, masked = _stays(graph, keep), copy.deepcopy(model)
     for name, places in _by_tensor(graph, masked).items():
         tensor = _tensor(masked, name)

@@ -16,6 +16,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, fx, nn
 
+from labkit.compression.checks import check_model
+
 Example: TypeAlias = Tensor | tuple[Tensor, ...]
 
 _NAMES = {
@@ -77,8 +79,7 @@ def trace(model: nn.Module, example: Example) -> tuple[nn.Module, list[Operation
         TypeError: `model` is not a module.
         ValueError: the model cannot be traced, or does not take the example.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    check_model(model)
     model = copy.deepcopy(model).eval()
     try:
         graph = fx.GraphModule(model, fx.Tracer().trace(model))

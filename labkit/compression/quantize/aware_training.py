@@ -28,6 +28,7 @@ from torch.nn.utils.parametrize import (
     type_before_parametrizations,
 )
 
+from labkit.compression.checks import check_model
 from labkit.compression.quantize.affine import grid_of, round_trip
 from labkit.compression.quantize.weight_only import (
     check_bits_and_group,
@@ -69,6 +70,7 @@ def finish(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: the model rounds no weight.
     """
+    check_model(model)
     copied = copy.deepcopy(model)
     rounding_layers = [layer for layer in copied.modules() if _rounded(layer)]
     if not rounding_layers:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
+from labkit.compression.checks import check_model
 from labkit.compression.quantize.torchao_import import pt2e
 
 aten = torch.ops.aten
@@ -61,8 +62,9 @@ def convert(
     for node in graph.graph.nodes:
         if node.target is aten.linear.default:  # so that those in torch's attention are found
             node.meta["source_fn_stack"] = [(node.name, nn.Linear)]
-    prepared = pt2e().prepare_pt2e(graph, quantizer)
-    with torch.no_grad():
+    # torchao draws random examples for the patterns that it looks for
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        prepared = pt2e().prepare_pt2e(graph, quantizer)
         for inputs in chain([first], batches):
             prepared(*inputs)
         converted = pt2e().convert_pt2e(prepared)
@@ -81,7 +83,8 @@ def export(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
         ValueError: the model is not float32 on the CPU, cannot be traced, is tied to a batch size,
             or does not return one tensor.
     """
-    _check_model(model)
+    check_model(model)
+    _check_dtype_and_device(model)
     name = type(model).__name__
     model, inputs = copy.deepcopy(model).eval(), _two(inputs)
     try:
@@ -108,8 +111,7 @@ def check_keep_float(model: nn.Module, keep_float: Collection[str]) -> tuple[str
         TypeError: `model` is not a module, or a single string.
         ValueError: a name that no module of the model has; the message lists those there are.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    check_model(model)
     if isinstance(keep_float, str):
         raise TypeError(f"keep_float must be a collection of names, got the string {keep_float!r}")
     names = [name for name, _ in model.named_modules() if name]
@@ -157,7 +159,7 @@ def _names(graph: fx.GraphModule, weights: dict[str, str]) -> dict[str, str]:
     return names
 
 
-def _check_model(model: nn.Module) -> None:
+def _check_dtype_and_device(model: nn.Module) -> None:
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.device.type != "cpu":
             raise ValueError(

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from labkit.compression.agreement import in_decibels
+from labkit.compression.checks import check_model
 from labkit.compression.quantize.affine import Grid, grid, grid_of, round_trip
 from labkit.compression.quantize.exported import STATIC_LAYERS
 from labkit.compression.quantize.ranges import RANGES, check_ranges
@@ -72,8 +73,7 @@ def layer_errors(
         ValueError: `ranges` or `bits` is not known, `batches` is empty, or the model calls no such
             layer.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    check_model(model)
     check_ranges(ranges)
     looked_at = copy.deepcopy(model).eval()
     inputs = _inputs(looked_at, batches)

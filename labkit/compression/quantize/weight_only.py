@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 
 from labkit.checks import check_positive_int
+from labkit.compression.checks import check_model
 from labkit.compression.quantize.affine import grid_of, integer_range, to_integers
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -106,8 +107,7 @@ def quantizable(
     Raises:
         TypeError, ValueError: see `weights`.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    check_model(model)
     if isinstance(keep_float, str):
         raise TypeError(f"keep_float must be a collection of names, got the string {keep_float!r}")
     layers = {n: m for n, m in model.named_modules() if _weight_names(m)}

@@ -46,3 +46,13 @@ def test_known_architectures(build: Callable[[], nn.Module], kernels: dict[str, 
     # the kernels stand for the reference: they differ by less than both do from the float model
     assert decibels(wanted, static(more)) > 10
     assert decibels(reference, static(more)) > decibels(wanted, reference)
+
+
+def test_dynamic_int8_takes_the_linear_layers_of_a_vision_transformer() -> None:
+    torch.manual_seed(0)
+    model, images = vision_transformer().eval(), torch.randn(8, 3, 32, 32)
+    with torch.no_grad():
+        small, wanted = quantize.dynamic(model, images), model(images[:5])
+    if int8_kernels():
+        assert products(small) == {"float": 1, "int8 linear": 5}
+    assert decibels(wanted, small(images[:5])) > 20
