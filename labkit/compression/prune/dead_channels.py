@@ -68,7 +68,7 @@ class Lossless:
         return sum(f.channels for f in self.findings if not f.why.startswith("stays"))
 
     def table(self) -> Table:
-        """Return the findings as a table."""
+        """Return a row for each group and reason: what went, then what had to stay."""
         rows = tuple((f.layer, str(f.channels), str(f.of), f.why) for f in self.findings)
         return Table(("layer", "channels", "of", "why"), rows, NOTE)
 
@@ -94,7 +94,7 @@ class _Reader:
         verdicts = torch.full_like(self.units, VARIES)
         verdicts[~self.values.isnan()] = CONSTANT if self.has_bias else PADDED
         verdicts[self.values == 0] = ZERO
-        verdicts[~self.used] = UNREAD
+        verdicts[~self.used] = UNREAD  # last: what nobody reads may well vary
         return verdicts
 
 
@@ -115,7 +115,7 @@ def remove_lossless(model: nn.Module, example: Example) -> Lossless:
     check_model(model)
     smaller, sizes = copy.deepcopy(model).eval(), dict[str, int]()
     removed = Counter[tuple[str, int]]()
-    while True:
+    while True:  # what goes may free what it read
         graph = channel_graph(smaller, example)
         readers = _readers(graph)
         verdicts = _verdicts(graph, readers)
@@ -149,10 +149,11 @@ def _readers(graph: ChannelGraph) -> list[_Reader]:
         if op.kind not in {"conv", "linear"} or names[id(layer.weight)] not in columns:
             continue
         groups = getattr(layer, "groups", 1)
-        units = columns[names[id(layer.weight)]].repeat(groups)
+        units = columns[names[id(layer.weight)]].repeat(groups)  # columns are those of one group
         weight = layer.weight.detach().double().cpu()
         weight = weight.reshape(*weight.shape[:2], -1)
         used = torch.cat([(part != 0).any(2).any(0) for part in weight.chunk(groups)])
+        # A bias that another call or layer shares cannot take what is constant in this one only.
         alone = calls[layer] == 1 == holders[id(layer.weight)]
         alone &= layer.bias is None or holders[id(layer.bias)] == 1
         fits = alone and groups == 1 and not pads_with_zeros(op)

@@ -112,14 +112,16 @@ def _graph(
     units = follower.units
     places, kept, met = [], {}, defaultdict(list)
     for (tensor, dim), (role, numbers) in follower.places.items():
-        roots = [units.find(number) for number in numbers]
+        roots = [units.find(number) for number in numbers]  # joined numbers become one
         places.append(Place(tensor, dim, role, torch.tensor(roots)))
         for root in dict.fromkeys(roots):
             met[root].append(len(places) - 1)
+        # A layer is told as kept only if none of its channels can go.
         if role == "makes" and all(map(units.reason, roots)):
             kept[tensor.rpartition(".")[0]] = units.reason(roots[0]) or ""
+    # Units that meet the same places are of one kind: their scores compare, a ratio is theirs.
     together = defaultdict(list)
-    for root in sorted(met):
+    for root in sorted(met):  # numbers rise along the forward pass, and so will the groups
         if units.reason(root) is None:
             together[tuple(met[root])].append(root)
     groups: dict[str, Group] = {}

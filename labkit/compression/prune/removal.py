@@ -54,13 +54,13 @@ def remove_channels(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Mod
     for name, places in _by_tensor(graph, smaller).items():
         old = _tensor(smaller, name)
         new = old.detach()
-        for place in places:
+        for place in places:  # a weight loses rows at one place and columns at another
             new = new.index_select(place.dim, stays[place.units].nonzero().flatten().to(old.device))
         if new.ndim == 4 and not old.is_contiguous():  # index_select forgets the memory format
             new = new.contiguous(memory_format=torch.channels_last)
         if isinstance(old, nn.Parameter):
             new = nn.Parameter(new, requires_grad=old.requires_grad)
-        for module, attribute in owners[id(old)]:
+        for module, attribute in owners[id(old)]:  # tied weights stay tied
             setattr(module, attribute, new)
             _fit(module)
     return smaller
@@ -78,6 +78,7 @@ def mask_channels(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Modul
     stays, masked = _stays(graph, keep), copy.deepcopy(model)
     for name, places in _by_tensor(graph, masked).items():
         tensor = _tensor(masked, name)
+        # Batch norm's statistics need no zeros: with scale and shift at zero its output is zero.
         for place in places if isinstance(tensor, nn.Parameter) else ():
             gone = (~stays[place.units]).nonzero().flatten()
             tensor.index_fill_(place.dim, gone.to(tensor.device), 0.0)
@@ -100,6 +101,7 @@ def predict_size(graph: ChannelGraph, keep: Keep) -> ModelSize:
         if op.kind in {"conv", "linear"} and op.module is not None and op.shape is not None:
             weight = op.module.weight
             assert isinstance(weight, Tensor)
+            # Each number of a weight is used once at each position of the output.
             positions = prod(op.shape) // len(weight)
             operations -= 2 * positions * (weight.numel() - left[names[id(weight)]])
     parameters = sum(left[n] for n, t in before.items() if isinstance(t, nn.Parameter))
@@ -168,7 +170,8 @@ def _fit(module: nn.Module) -> None:
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.modules.conv._ConvNd):
         rows, columns = module.weight.shape[:2]
-        if module.groups == module.in_channels > 1:  # depthwise
+        # A depthwise layer has a group for each channel, so groups go; other groups get thinner.
+        if module.groups == module.in_channels > 1:
             module.groups = rows * module.groups // module.out_channels
         module.out_channels, module.in_channels = rows, columns * module.groups
     elif isinstance(module, nn.modules.batchnorm._BatchNorm):

@@ -64,12 +64,16 @@ class Follower:
         dim = rank - layer.weight.ndim + 1
         numbers = self._input(op, dim)
         if layer.groups == layer.in_channels and layer.groups > 1:
-            if numbers is not None:  # depthwise: each channel makes its own
+            # Depthwise: output i comes from input i alone, so it is the same channel, not a new
+            # one; with `times` outputs an input, all of them go with it.
+            if numbers is not None:
                 times = layer.out_channels // layer.in_channels
                 numbers = [number for number in numbers for _ in range(times)]
             return self._pass(op, dim, numbers, "weight", "bias")
         new = self.units.new(layer.out_channels)
-        if layer.groups > 1:  # one channel of each group of the convolution goes with the others
+        # All groups of a convolution must stay equally wide. So channel i of one group goes with
+        # channel i of every other, on both sides; the weight's columns count inside one group.
+        if layer.groups > 1:
             numbers = numbers and self._tie(numbers, layer.groups)
             self._tie(new, layer.groups)
         return self._make(op, dim, numbers, new)
@@ -81,6 +85,7 @@ class Follower:
 
     def _norm(self, op: Operation) -> Channels | None:
         numbers = self._input(op, 1)
+        # The running statistics are buffers, and as long as the scales: they shrink with them.
         return self._pass(op, 1, numbers, "weight", "bias", "running_mean", "running_var")
 
     def _make(self, op: Operation, dim: int, old: list[int] | None, new: list[int]) -> Channels:
@@ -109,7 +114,7 @@ class Follower:
         (source, *_), dims = op.node.all_input_nodes, op.argument(1, "dim", None)
         before, rank = self.channels[source], len(self.shapes[source])
         dims = {d % rank for d in ([dims] if isinstance(dims, int) else dims or [])}
-        if before is None or not dims or before.dim in dims:
+        if before is None or not dims or before.dim in dims:  # it would divide by their number
             return self._keep(op)
         kept = bool(op.argument(2, "keepdim", False))
         gone = 0 if kept else sum(d < before.dim for d in dims)
@@ -124,6 +129,7 @@ class Follower:
             return self._keep(op)
         if start > before.dim:
             return before
+        # Each channel becomes as many neighbours as it had positions, all of the one unit.
         times = prod(shape[before.dim + 1 : end + 1])
         return Channels(before.dim, [n for n in before.numbers for _ in range(times)])
 
@@ -150,7 +156,7 @@ class Follower:
         for source in op.node.all_input_nodes:
             shape, before = self.shapes[source], self.channels[source]
             size = ((1,) * (rank - len(shape)) + shape)[dim]
-            if before is None and size != 1:
+            if before is None and size != 1:  # a full side that must stay holds the other one
                 return self._keep(op)
         if any(c.dim != dim or len(c.numbers) != len(numbers) for c in found):
             return self._keep(op)
@@ -168,6 +174,7 @@ class Follower:
         for source in sources:
             before = self.channels[source]
             if before is None:
+                # What must stay still takes its place in the string: frozen numbers of its own.
                 before = Channels(dim, self.units.new((self.shapes[source])[dim]))
                 self.units.freeze(before.numbers, f"strung together in {op.node.name}")
             strung += before.numbers
@@ -191,6 +198,7 @@ class Follower:
         """Freeze all that the operation reads: its work is then what it was."""
         what = {"output": "it is the model's output", "opaque": f"{op.name} needs it whole"}
         reason = what.get(op.kind, f"{op.name} would mix or miscount it")
+        # Its weights may be met elsewhere too, later in the forward pass: `settle` looks again.
         for source in op.node.all_input_nodes:
             before = self.channels[source]
             self.units.freeze(before.numbers if before is not None else [], reason)
@@ -226,7 +234,9 @@ class Follower:
         key = (self.names[id(tensor)], dim)
         if numbers is None:
             self.whole[key] = f"{op.node.target} reads what must stay whole"
-        elif key in self.places:  # the same weights again
+        elif key in self.places:
+            # A layer that is called again, or shares its weights: a row that goes is gone in both
+            # calls, so the channels of both must agree.
             self.units.join(self.places[key][1], numbers)
         else:
             self.places[key] = (role, numbers)

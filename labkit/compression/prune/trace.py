@@ -110,6 +110,7 @@ def check_overwriting(operations: list[Operation]) -> None:
     for operation in filter(_in_place, operations):
         shared = {"same", "flatten", "reshape", "opaque"}  # may return the memory they were given
         node = operation.node.all_input_nodes[0]
+        # The memory may have several names (a view, a result in place): follow it to its maker.
         while True:
             if len(node.users) > 1:
                 raise ValueError(
@@ -144,12 +145,15 @@ def _operation(node: fx.Node, modules: dict[str, nn.Module]) -> Operation:
     kind = node.op if node.op in {"placeholder", "get_attr", "output"} else "opaque"
     if node.op in {"call_function", "call_method"}:
         kind = _KINDS.get(name.rstrip("_") if name != "_assert" else name, "opaque")
+        # `x.shape` may be read freely; `x.T` or `x.data` are tensors, of which nothing is known.
         if name == "getattr":
             kind = {"shape": "shape", "ndim": "nothing"}.get(str(node.args[1]), "opaque")
+        # `size[0]` asks for a number; `x[:, 3]` takes a tensor apart.
         if name == "getitem" and isinstance(node.args[0], fx.Node):
             kind = "nothing" if node.args[0].meta["shape"] is None else "opaque"
-    elif module is not None and _is_plain(module):
+    elif module is not None and _is_plain(module):  # a class of one's own may do anything
         kind = _KINDS.get(name, "opaque")
+    # An addition of two sizes is no addition of tensors, and attention returns a pair.
     if node.meta["shape"] is None and kind not in {"output", "shape", "nothing"}:
         kind = "opaque"
     return Operation(node, kind, name, module, node.meta["shape"])
@@ -164,5 +168,6 @@ def _name(node: fx.Node, module: nn.Module | None) -> str:
 def _is_plain(module: nn.Module) -> bool:
     """Say whether a module is torch's own and has nothing hooked in that changes its work."""
     hooks = (module._forward_hooks, module._forward_pre_hooks)
+    # A subclass has another module's name, so an overridden forward is not taken for torch's.
     known = type(module).__module__.startswith("torch.nn.modules.")
     return known and not any(hooks)

@@ -53,10 +53,10 @@ def convert(
     model: nn.Module, batches: Iterable[Inputs], quantizer: Any, kind: str, keep: tuple[str, ...]
 ) -> Reference:
     """Export, observe over `batches` (at least one), and put the roundings in."""
-    batches = iter(batches)
+    batches = iter(batches)  # may be a generator: what shows the shapes is calibrated on as well
     first = next(batches)
     graph = export(model, first)
-    weights = _weights(graph)
+    weights = _weights(graph)  # now, as folding and converting rename what they touch
     for name in keep:
         quantizer.set_module_name_qconfig(name, None)
     for node in graph.graph.nodes:
@@ -105,7 +105,7 @@ def any_batch(inputs: Inputs) -> Any:
 
 
 def check_keep_float(model: nn.Module, keep_float: Collection[str]) -> tuple[str, ...]:
-    """Return the names as a tuple.
+    """Return the names in order, each known to be that of a module.
 
     Raises:
         TypeError: `model` is not a module, or a single string.

@@ -66,7 +66,7 @@ def lower(converted: fx.GraphModule, inputs: tuple[Tensor, ...], batch: Any) -> 
     lowered: fx.GraphModule = program.run_decompositions(_decompositions()).module()
     _use_names_of_the_patterns(lowered)
     symbolic = [node.meta["val"] for node in lowered.graph.nodes if node.op == "placeholder"]
-    freezing_passes(lowered, symbolic)
+    freezing_passes(lowered, symbolic)  # reads shapes from fake tensors, so the batch stays free
     constant_fold(lowered)  # packs the weights now, not at each call
     _make_operands_contiguous(lowered)
     return lowered
@@ -89,6 +89,7 @@ def _decompositions() -> dict[Any, Any]:
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A linear layer as a product of two matrices, also where torch would take many small ones."""
+    # A batch of matrices would become `bmm`, which has no int8 kernel.
     rows = x.reshape(-1, x.shape[-1])
     product = rows @ weight.t() if bias is None else torch.addmm(bias, rows, weight.t())
     return product.reshape(*x.shape[:-1], len(weight))
@@ -100,6 +101,7 @@ def _use_names_of_the_patterns(lowered: fx.GraphModule) -> None:
             node.target = aten.reshape.default
             if node.args[0].target is aten.clone.default:  # reshape copies where it has to
                 node.update_arg(0, node.args[0].args[0])
+        # the passes know the transposed weight of a linear layer as a permutation only
         elif node.target is aten.t.default:
             node.target, node.args = aten.permute.default, (node.args[0], [1, 0])
     lowered.graph.eliminate_dead_code()

@@ -76,7 +76,8 @@ class PackedWeight(nn.Module):
     def forward(self, packed: Tensor, scale: Tensor) -> Tensor:
         """Return the weight, in the dtype of `scale` (outputs, groups)."""
         integers = unpack(packed, self.bits, prod(self.shape)).view(self.shape)
-        rows = grouped(integers, self.group).to(scale.dtype)  # their zero point is zero
+        # zero points are zero, so a weight is its integer times the scale of its row
+        rows = grouped(integers, self.group).to(scale.dtype)
         return ungrouped(rows * scale.view(-1, 1), self.shape)
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,7 +95,7 @@ class PackedWeight(nn.Module):
 def store(layer: nn.Module, name: str, bits: int, group: int | None) -> None:
     """Replace the float parameter `name` of the layer itself by packed integers."""
     weight = getattr(layer, name).detach()
-    delattr(layer, name)
+    delattr(layer, name)  # a parameter and a buffer cannot share a name
     layer.register_buffer(name, weight)  # integers cannot be parameters: they have no gradient
     register_parametrization(layer, name, PackedWeight(bits, group, weight.shape))
 
@@ -135,13 +136,14 @@ def check_bits_and_group(bits: int, group: int | None) -> None:
 def grouped(weight: Tensor, group: int | None) -> Tensor:
     """Return (outputs, inputs, …) as rows (outputs x groups, group), the last filled with zeros."""
     flat = weight.flatten(1)
+    # A group wider than the layer would store nothing but padding.
     group = flat.shape[1] if group is None else min(group, flat.shape[1])
     missing = -flat.shape[1] % group
     return (F.pad(flat, (0, missing)) if missing else flat).reshape(-1, group)
 
 
 def ungrouped(rows: Tensor, shape: torch.Size) -> Tensor:
-    """Return the rows of `grouped` in the weight's shape again."""
+    """Undo `grouped`: without the zeros that filled the last group, in the weight's shape."""
     return rows.reshape(shape[0], -1)[:, : prod(shape[1:])].reshape(shape)
 
 
@@ -150,21 +152,26 @@ def pack(integers: Tensor, bits: int) -> Tensor:
 
     Eight numbers make a word of `bits` bytes, so that any number of bits comes out even.
     """
-    numbers = integers.flatten().long() & (2**bits - 1)
+    numbers = integers.flatten().long() & (2**bits - 1)  # the sign is the highest bit kept
     numbers = F.pad(numbers, (0, -len(numbers) % 8)).view(-1, 8)
+    # No two numbers of a word share a bit, so adding them is writing them side by side.
     words = (numbers << bits * _count(8, numbers)).sum(1, keepdim=True)
+    # The word's lowest byte first, whatever the processor's own order is: a file moves.
     return (words >> 8 * _count(bits, words)).to(torch.uint8).flatten()
 
 
 def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
     """Return the first `count` signed integers, int8 (count,), that `pack` was given."""
-    if 8 % bits == 0:  # no number crosses a byte, so a byte can be the word
+    # Runs in every forward pass, so few and small tensors count. With 2, 4 or 8 bits no number
+    # crosses a byte, and a byte can be the word, instead of 64 bits for each eight numbers.
+    if 8 % bits == 0:
         words, top = packed.view(torch.int8)[:, None], 8
     else:
         numbers = packed.view(-1, bits).long()
         words, top = (numbers << 8 * _count(bits, packed)).sum(1, keepdim=True), 64
     shifts = (top - bits - bits * _count(8 // bits if top == 8 else 8, packed)).to(words.dtype)
-    # up to the top of the word and down again: the highest of the bits becomes the sign
+    # Up to the top of the word, which cuts off what lies above, and down again: a shift to the
+    # right repeats the highest bit, so the sign of `bits` bits becomes the sign of the word.
     return (words << shifts >> top - bits).to(torch.int8).flatten()[:count]
 
 
@@ -191,6 +198,7 @@ def _check_weights(model: nn.Module, found: dict[str, tuple[nn.Module, str]]) ->
                 f"{full} is parametrized already: finish what trains or stores it, or keep it float"
             )
         weight = getattr(layer, name)
+        # One layer under two names is fine; two layers with one tensor would each round their own.
         places = owners[id(weight)]
         if len({id(model.get_submodule(p.rpartition(".")[0])) for p in places}) > 1:
             raise ValueError(
