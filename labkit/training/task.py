@@ -102,7 +102,8 @@ class Supervised:
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the mean loss over the targets that count; not a number if there are none."""
-        return self.loss_of(*self.outputs(model, batch))
+        inputs, targets = pair(batch)
+        return self.loss_of(model(inputs), targets)
 
     def score(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return one number an example."""
@@ -149,12 +150,11 @@ class classify(Supervised):
 
     def loss_of(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross-entropy over the targets."""
-        weights = self.class_weights
+        weights = None
+        if self.class_weights is not None:
+            weights = _tensor(self.class_weights, outputs.device).to(outputs.dtype)
         return F.cross_entropy(
-            outputs,
-            targets,
-            weight=None if weights is None else _tensor(weights, outputs.device).to(outputs.dtype),
-            label_smoothing=self.label_smoothing,
+            outputs, targets, weight=weights, label_smoothing=self.label_smoothing
         )
 
     def score(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -225,13 +225,16 @@ class supervised(Supervised):
         return torch.stack([self.function(outputs[i : i + 1], targets[i : i + 1]) for i in each])
 
 
+PAIRS = (tuple, list)  # made once: it is asked at every step
+
+
 def pair(batch: Batch) -> tuple[Any, Tensor]:
     """Return inputs and targets of a batch.
 
     Raises:
         TypeError: it is not a pair.
     """
-    if not isinstance(batch, tuple | list) or len(batch) != 2 or not isinstance(batch[1], Tensor):
+    if not isinstance(batch, PAIRS) or len(batch) != 2 or not isinstance(batch[1], Tensor):
         raise TypeError(
             f"a batch must be a pair of tensors (inputs, labels), got {type(batch).__name__}; "
             "for another form, write a task that reads it"
