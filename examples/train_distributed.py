@@ -9,7 +9,7 @@ and on each of two machines, whose address and interface you put in place of the
     GLOO_SOCKET_IFNAME=eth0 torchrun --nnodes 2 --nproc-per-node 1 --max-restarts 3 \\
         --rdzv-backend c10d --rdzv-endpoint 10.0.0.1:29400 examples/train_distributed.py
 
-A notebook starts the same function with `labkit.distributed.launcher.launch(fit, nprocs=2, …)`.
+A notebook starts the same function with `labkit.distributed.launch(fit, nprocs=2, …)`.
 
 A rank that dies takes the others with it, since they would wait for it for ever. So torchrun starts
 all of them again, and they go on from the last checkpoint. For that to be the same training, the

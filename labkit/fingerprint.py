@@ -35,6 +35,9 @@ _PLAIN = (
     torch.memory_format,
 )
 
+_KEPT: dict[int, object] = {}
+"""What is known by its address: it must live on, or the next one could get the same address."""
+
 
 def fingerprint(value: object) -> str:
     """Return a text that is the same for values that are the same.
@@ -52,8 +55,14 @@ def fingerprint(value: object) -> str:
     if isinstance(value, Tensor):
         return f"tensor {value.dtype} {tuple(value.shape)} {tensor_hash(value)}"
     if isinstance(value, nn.Module):
-        state = {name: tensor_hash(t) for name, t in value.state_dict().items()}
-        return f"{_class(value)} {value!r} {fingerprint(state)}"
+        # Heads, causality or the mode stand in attributes that neither text nor weights show.
+        settings = {
+            name: {key: held for key, held in vars(part).items() if key[0] != "_"}
+            for name, part in value.named_modules()
+        }
+        return (
+            f"{_class(value)} {value!r} {fingerprint(settings)} {fingerprint(value.state_dict())}"
+        )
     if isinstance(value, partial):
         return f"partial({', '.join(map(fingerprint, (value.func, value.args, value.keywords)))})"
     if is_dataclass(value) and not isinstance(value, type):
@@ -66,12 +75,15 @@ def fingerprint(value: object) -> str:
         return f"{type(value).__name__}({', '.join(map(fingerprint, value))})"
     if isinstance(value, set | frozenset):
         return f"{type(value).__name__}({', '.join(sorted(map(fingerprint, value)))})"
-    return _named(value) or f"{_class(value)} known to this process alone: {id(value)}@{_process()}"
+    if name := _named(value):
+        return name
+    _KEPT[id(value)] = value
+    return f"{_class(value)} known to this process alone: {id(value)}@{_process()}"
 
 
 def tensor_hash(tensor: Tensor) -> str:
     """Return the SHA-256 of a tensor's numbers, in hexadecimal digits."""
-    flat = tensor.detach().cpu().contiguous().view(-1)
+    flat = tensor.detach().cpu().to_dense().contiguous().view(-1)
     return hashlib.sha256(flat.view(torch.uint8).numpy().data).hexdigest()
 
 

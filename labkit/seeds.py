@@ -6,6 +6,8 @@ device.
 """
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy
@@ -44,3 +46,13 @@ def set_rng_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+@contextmanager
+def kept_rng() -> Iterator[None]:
+    """Put all global generators back to where they stood, also when the block raises."""
+    state = rng_state()
+    try:
+        yield
+    finally:
+        set_rng_state(state)

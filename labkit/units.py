@@ -66,4 +66,6 @@ def _in_unit(number: float, digits: int, units: Sequence[tuple[float, float, str
     rounded = float(f"{number:.{digits - 1}e}")
     _, scale, unit = next(each for each in units if abs(rounded) >= each[0])
     scaled = number / scale
-    return f"{scaled:.{digits}g} {unit}" if abs(scaled) < 999.5 else f"{scaled:.0f} {unit}"
+    # Beyond that many digits before the point, "g" would write an exponent: "1.1e+02 s".
+    shown = f"{scaled:.{digits}g}" if abs(scaled) < 10**digits - 0.5 else f"{scaled:.0f}"
+    return f"{shown} {unit}"

@@ -52,6 +52,7 @@ class Panel:
         kind: "lines"; "stacked" for bands that add up; "lane" for such bands in a low strip, of
             which a view shows several with one scale; or "scatter" for one point a series with
             its intervals: the last three rows of a series are its value, low and high, in x and y.
+        higher_is_better: of y, in a scatter: where its front lies.
 
     Raises:
         ValueError: no series, two of one name, not one or two x_labels, or another kind.
@@ -62,6 +63,7 @@ class Panel:
     x_labels: tuple[str, ...]
     series: tuple[str, ...]
     kind: Literal["lines", "scatter", "stacked", "lane"] = "lines"
+    higher_is_better: bool = True
 
     def __post_init__(self) -> None:
         if not self.series or len(set(self.series)) != len(self.series):

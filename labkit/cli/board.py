@@ -13,6 +13,7 @@ from typing import Any
 from labkit import units
 from labkit.cli import UsageError
 from labkit.compare import scoreboard
+from labkit.compare.cells import NOTHING
 from labkit.files import results_folder
 from labkit.table import Table
 
@@ -52,10 +53,16 @@ def table(rows: Iterable[Mapping[str, Any]]) -> Table:
         facts = row["facts"]
         machine = f"{facts.get('processor', '?')}, {facts.get('cores', '?')} cores"
         for name, figure in row["figures"].items():
-            value = f"{units.digits(figure['value'])} {figure['unit']}".strip()
             where = (row["notebook"], row["profile"], row["what"])
-            lines.append((*where, name, value, _interval(figure), str(figure["n"]), machine))
+            shown = _value(figure), _interval(figure), str(figure["n"])
+            lines.append((*where, name, *shown, machine))
     return Table(HEADINGS, tuple(lines))
+
+
+def _value(figure: Mapping[str, Any]) -> str:
+    if figure["value"] is None:  # the scoreboard keeps what is not finite as null
+        return NOTHING
+    return f"{units.digits(figure['value'])} {figure['unit']}".strip()
 
 
 def _interval(figure: Mapping[str, Any]) -> str:

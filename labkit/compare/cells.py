@@ -33,16 +33,18 @@ def own_cell(
 
 
 def versus_cell(quantity: Quantity, estimate: Estimate | None, is_baseline: bool) -> str:
-    """Return how an arm compares with the baseline, with as many decimals as its verdict has."""
+    """Return how an arm compares with the baseline, in the numbers of its verdict."""
     if is_baseline:
         return f"{quantity.same:g} (baseline)"
     if estimate is None:
         return NOTHING
-    shown = Verdict("", "", quantity, estimate).decimals
-    ratio = quantity.kind == "ratio"
+    verdict = Verdict("", "", quantity, estimate)
+    value = verdict.number(estimate.value) + ("x" if quantity.kind == "ratio" else "")
     if quantity.exact:
-        return f"{estimate.value:.{shown}f}x" if ratio else f"{estimate.value:+.{shown}f}"
-    return f"{estimate:.{shown}fx}" if ratio else f"{estimate:+.{shown}f}"
+        return value
+    if verdict.too_few:
+        return f"{value} (n={estimate.n})"
+    return f"{value} ({verdict.number(estimate.low)} to {verdict.number(estimate.high)})"
 
 
 def value_format(quantity: Quantity, value: float) -> str:

@@ -50,13 +50,18 @@ def paired(
 ) -> Pair:
     """Return the values of `over` and of `arm` that belong together.
 
+    None do where a training has not got there (inf): to compare those that have would favor an arm
+    that fails where it is slow.
+
     Args:
         theirs, mine: values of `over` and of `arm`.
         arms: all arms, in the order of round 0.
         over, arm: the two arms.
         in_turn: whether they were taken in the order of `order_of_round`, and need its balance.
     """
-    keys = sorted(key for key in theirs if key in mine and math.isfinite(theirs[key] + mine[key]))
+    if math.inf in (*theirs.values(), *mine.values()):
+        return (), ()
+    keys = sorted(theirs.keys() & mine.keys())
     if in_turn and over != arm:
         keys = balanced(keys, arms, over, arm)
     return tuple(theirs[key] for key in keys), tuple(mine[key] for key in keys)

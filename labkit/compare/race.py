@@ -28,7 +28,7 @@ from labkit.compare.samples import Samples
 from labkit.compare.verdict import Verdict
 from labkit.facts import threads
 from labkit.measure import order_of_round, peak_memory
-from labkit.seeds import rng_state, set_rng_state
+from labkit.seeds import kept_rng, rng_state, set_rng_state
 from labkit.table import Table
 from labkit.training import Recipe, Step, Training
 from labkit.training.checkpoint import read_state, write_state
@@ -131,14 +131,13 @@ class Race:
         """
         if self.finished:
             raise ValueError("the race is finished: there is no round left")
-        outer, began = rng_state(), perf_counter()
+        began = perf_counter()
         try:
-            with threads(self.thread_count):
+            with kept_rng(), threads(self.thread_count):
                 if not self.trainings or self.number == self.rounds:
                     self._next_seed()
                 return self._round()
         finally:
-            set_rng_state(outer)
             self._wall += perf_counter() - began
             self._rounds_done += 1
 
@@ -199,10 +198,10 @@ class Race:
         return len(first.seconds) == (1 if early else 0)
 
     def _measured(self, name: str, iterator: Iterator[Step]) -> Step:
-        training, done = self.trainings[name], list[Step]()
+        training, record, done = self.trainings[name], self.records[name][0], list[Step]()
         training.optimizer.zero_grad()  # so that the old gradients do not make room for the new
         peak = peak_memory(lambda: done.append(next(iterator)), device=training.device)
-        self.records[name][0].peak_bytes = peak
+        record.peak_bytes, record.profiled = peak, len(record.seconds)
         return done[0]
 
     def estimate(self) -> float:
@@ -210,10 +209,8 @@ class Race:
 
         It runs a few steps of throw-away models.
         """
-        outer = rng_state()
-        with threads(self.thread_count):
+        with kept_rng(), threads(self.thread_count):
             each = [seconds_of_a_training(r, self.evaluations) for r in self.arms.values()]
-        set_rng_state(outer)
         return self.seeds * sum(each)
 
     # -- what came out -----------------------------------------------------------------------
@@ -255,7 +252,7 @@ class Race:
         """Write the whole state of the race, so that `load` continues it to the bit."""
         state = {
             "arms": self._fingerprints(),
-            "seeds": self.seeds,
+            **self._counts(),
             "number": self.number,
             "rounds_done": self._rounds_done,
             "wall": self._wall,
@@ -266,7 +263,7 @@ class Race:
         write_state(path, state)
 
     def load(self, path: str | Path) -> None:
-        """Continue a saved race; this one must have been made with the same arms.
+        """Continue a saved race; this one must be made with the same arms and numbers.
 
         Raises:
             ValueError: not a saved race, damaged, or of other arms; this race is unchanged.
@@ -274,15 +271,14 @@ class Race:
         state = read_state(path)
         if "arms" not in state:
             raise ValueError(f"{path} is a checkpoint, but not of a race")
-        if what := other_race(state, self._fingerprints(), self.seeds):
+        if what := other_race(state, self._fingerprints(), self._counts()):
             raise ValueError(f"{path} is of another race: {what}")
-        outer = rng_state()
         trainings = {}
-        for name, saved in state["trainings"].items():
-            seed = state["records"][name][-1]["seed"]
-            trainings[name] = self.arms[name].but(seed=seed).training(timed=True)
-            trainings[name].load_state_dict(saved)
-        set_rng_state(outer)
+        with kept_rng():
+            for name, saved in state["trainings"].items():
+                seed = state["records"][name][-1]["seed"]
+                trainings[name] = self.arms[name].but(seed=seed).training(timed=True)
+                trainings[name].load_state_dict(saved)
         self.trainings, self._steps, self._rng = trainings, {}, state["rng"]
         self.number, self._wall = state["number"], state["wall"]
         self._rounds_done = state["rounds_done"]
@@ -293,3 +289,6 @@ class Race:
 
     def _fingerprints(self) -> dict[str, dict[str, str]]:
         return {name: recipe.fingerprints() for name, recipe in self.arms.items()}
+
+    def _counts(self) -> dict[str, int]:
+        return {"seeds": self.seeds, "evaluations": self.evaluations}

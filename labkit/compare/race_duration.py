@@ -1,9 +1,10 @@
 """A look ahead: how long a training of a recipe will take here."""
 
-from time import perf_counter
+from functools import partial
 
 import torch
 
+from labkit.measure.timing import seconds_of
 from labkit.training import Recipe
 from labkit.training.evaluate import evaluation_mode
 
@@ -22,7 +23,6 @@ def seconds_of_a_training(recipe: Recipe, evaluations: int) -> float:
     batch = next(iter(batches))
     with torch.no_grad(), evaluation_mode(training.answering):
         recipe.task.score(training.answering, batch)  # the first one builds kernels
-        began = perf_counter()
-        recipe.task.score(training.answering, batch)
-        evaluation = (perf_counter() - began) * len(batches)
+        score = partial(recipe.task.score, training.answering, batch)
+        evaluation = seconds_of(score, training.device) * len(batches)
     return len(training) * seconds + evaluations * evaluation

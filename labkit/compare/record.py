@@ -24,9 +24,10 @@ class Record:
         rounds: the round in which each step was done.
         seconds: of each step.
         losses: of each step.
-        evaluations: (steps done, training seconds so far, mean score), the clock standing still.
+        evaluations: (steps done, `training_seconds` so far, mean score); the clock stands still.
         scores: of the last evaluation, one number an example, float (examples,), or None.
         peak_bytes: of one step of the first seed, above weights, optimizer and data, or None.
+        profiled: number of the step in which that was measured, from 0, or None.
     """
 
     seed: int
@@ -36,17 +37,31 @@ class Record:
     evaluations: list[tuple[int, float, float]] = field(default_factory=list)
     scores: Tensor | None = field(default=None, compare=False)  # a tensor has no one ==
     peak_bytes: int | None = None
+    profiled: int | None = None
 
     def timed(self) -> dict[int, float]:
         """Return {round: seconds of its step} without the warm-up."""
         pairs = zip(self.rounds, self.seconds, strict=True)
         return {number: seconds for number, seconds in pairs if number >= WARMUP_ROUNDS}
 
+    def training_seconds(self) -> list[float]:
+        """Return the seconds of each step by the clock that shows how long the training has taken.
+
+        The profiler of memory makes its step several times slower. So the clock stands still in
+        that one, and the next step counts twice.
+        """
+        seconds = list(self.seconds)
+        if self.profiled is not None and self.profiled < len(seconds):
+            seconds[self.profiled] = 0.0
+            if self.profiled + 1 < len(seconds):
+                seconds[self.profiled + 1] *= 2
+        return seconds
+
     def evaluate(self, scores: Tensor) -> float:
         """Keep the scores of an evaluation, and return their mean."""
         mean = float(scores.double().mean())
         self.scores = scores
-        self.evaluations.append((len(self.seconds), sum(self.seconds), mean))
+        self.evaluations.append((len(self.seconds), sum(self.training_seconds()), mean))
         return mean
 
     def seconds_to(self, target: float, higher_is_better: bool) -> float | None:

@@ -37,8 +37,16 @@ def check_examples(records: Mapping[str, list[Record]]) -> None:
         raise ValueError(f"arms must be tested on the same examples, got {counts} of them")
 
 
-def other_race(state: Mapping[str, Any], mine: dict[str, dict[str, str]], seeds: int) -> str:
-    """Return in what a saved race is another one, or ""."""
+def other_race(
+    state: Mapping[str, Any], mine: dict[str, dict[str, str]], counts: Mapping[str, int]
+) -> str:
+    """Return in what a saved race is another one, or "".
+
+    Args:
+        state: of the saved race.
+        mine: {arm: fingerprints} of the race that is to continue it.
+        counts: {"seeds" or "evaluations": how many that race has}.
+    """
     theirs: dict[str, dict[str, str]] = state["arms"]
     if list(theirs) != list(mine):
         return f"its arms are {', '.join(theirs)}"
@@ -46,7 +54,11 @@ def other_race(state: Mapping[str, Any], mine: dict[str, dict[str, str]], seeds:
         for field, text in fields.items():
             if theirs[name].get(field) != text:
                 return f"its arm {name!r} has another {field}"
-    return "" if state["seeds"] == seeds else f"its seeds are {state['seeds']}"
+    for name, count in counts.items():
+        saved = state.get(name, "unknown")  # an older file does not say how many evaluations
+        if saved != count:
+            return f"its {name} are {saved}"
+    return ""
 
 
 def check_variants(variants: object) -> dict[str, tuple[nn.Module, ...]]:

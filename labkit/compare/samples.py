@@ -18,6 +18,7 @@ What belongs together is compared in pairs, because what disturbs both cancels:
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy
@@ -97,14 +98,15 @@ class Samples:
             round: in which it was taken; the same round of a seed of two arms is a pair.
 
         Raises:
-            ValueError: no such arm, or a value that has no ratio or is not finite.
+            ValueError: no such arm, another quantity of this name, or a value that is not finite
+                or has no ratio.
         """
         self._check_arm(arm)
+        self._know(quantity)
         never = quantity.once_a_seed and value == math.inf
         if not (math.isfinite(value) or never) or (quantity.kind == "ratio" and value <= 0):
             wanted = "a positive number" if quantity.kind == "ratio" else "finite"
             raise ValueError(f"value of {quantity.name!r} must be {wanted}, got {value!r}")
-        self.quantities.setdefault(quantity.name, quantity)
         values = self._values.setdefault(quantity.name, {}).setdefault(arm, {})
         values[(0, 0) if quantity.exact else (seed, round)] = value
 
@@ -120,10 +122,10 @@ class Samples:
             seed: number of the training.
 
         Raises:
-            ValueError: no such arm.
+            ValueError: no such arm, or another quantity of this name.
         """
         self._check_arm(arm)
-        self.quantities.setdefault(quantity.name, quantity)
+        self._know(quantity)
         given = scores.detach().cpu().numpy() if isinstance(scores, Tensor) else scores
         seeds = self._scores.setdefault(quantity.name, {}).setdefault(arm, {})
         seeds.setdefault(seed, []).append(numpy.asarray(given, dtype=numpy.float64).reshape(-1))
@@ -133,15 +135,18 @@ class Samples:
     def quantity(self, on: On = None) -> Quantity:
         """Return the quantity of this name; the first one when left out.
 
+        A Quantity that is given judges by its own margin; all else is as it was measured.
+
         Raises:
             ValueError: there is none of that name.
         """
         name = on.name if isinstance(on, Quantity) else on
         name = next(iter(self.quantities), None) if name is None else name
         if name is None or name not in self.quantities:
-            known = ", ".join(self.quantities) or "nothing yet"
-            raise ValueError(f"on must be one of {known}, got {name!r}")
-        return self.quantities[name]
+            names = ", ".join(self.quantities) or "nothing yet"
+            raise ValueError(f"on must be one of {names}, got {name!r}")
+        known = self.quantities[name]
+        return replace(known, margin=on.margin) if isinstance(on, Quantity) else known
 
     def value(self, arm: str, on: On = None) -> Estimate | None:
         """Return one arm's value in the unit of the quantity, or None where nothing is known.
@@ -168,6 +173,7 @@ class Samples:
         """Return `arm` compared with `over` (the baseline when left out), or None.
 
         A ratio says how many times better `arm` is, a difference is `arm` - `over` in its unit.
+        Where a training of either has not got there, those that have must not speak for all: None.
 
         Raises:
             ValueError: no such arm or quantity.
@@ -275,6 +281,10 @@ class Samples:
         for name in names:
             if name not in self.arms:
                 raise ValueError(f"there is no arm {name!r}; there are {', '.join(self.arms)}")
+
+    def _know(self, quantity: Quantity) -> None:
+        if self.quantities.setdefault(quantity.name, quantity) != quantity:
+            raise ValueError(f"quantity {quantity.name!r} is another one than was measured before")
 
     def _known(self, arm: str, quantity: Quantity) -> pairs.Values:
         return self._values.get(quantity.name, {}).get(arm, {})

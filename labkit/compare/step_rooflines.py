@@ -1,12 +1,11 @@
 """Where the training steps of recipes stand under the machine's roofline."""
 
 from collections.abc import Mapping
-from statistics import median
 
 from labkit.facts import threads
 from labkit.measure import Ceiling, Standing, flops, interleave, standing, traffic
 from labkit.measure.ceiling import DTYPES
-from labkit.seeds import rng_state, set_rng_state
+from labkit.seeds import kept_rng
 from labkit.training import Recipe
 from labkit.training.precision import Precision, precision_policy
 
@@ -23,26 +22,23 @@ def step_standings(recipes: Mapping[str, Recipe], ceiling: Ceiling) -> dict[str,
     Raises:
         ValueError: no recipes, or a precision that has no convolution ceiling on this machine.
     """
-    outer = rng_state()
-    steps = {
-        name: iter(recipe.but(steps=WARMUP + ROUNDS + 2).training(timed=True))
-        for name, recipe in recipes.items()
-    }
-    calls = {name: lambda iterator=iterator: next(iterator) for name, iterator in steps.items()}
-    with threads(ceiling.threads):
+    with kept_rng(), threads(ceiling.threads):
+        steps = {
+            name: iter(recipe.but(steps=WARMUP + ROUNDS + 2).training(timed=True))
+            for name, recipe in recipes.items()
+        }
+        calls = {name: lambda iterator=iterator: next(iterator) for name, iterator in steps.items()}
         timings = interleave(calls, rounds=ROUNDS, warmup=WARMUP, threads=ceiling.threads)
-        standings = {
+        return {
             name: standing(
                 flops(call),
                 traffic(call),
-                median(timings[name].seconds),
+                timings[name].median,
                 ceiling,
                 dtype=_format(recipes[name].precision),
             )
             for name, call in calls.items()
         }
-    set_rng_state(outer)
-    return standings
 
 
 def _format(precision: str | Precision) -> str:

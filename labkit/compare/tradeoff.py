@@ -12,7 +12,7 @@ more of both. So all points can be drawn early, and their intervals shrink while
     tradeoff = Tradeoff({"float": net, "int8": small}, test=batches, example=images)
     for done in tradeoff: ...       # stop when you like; iterating again goes on
     tradeoff.table()
-    tradeoff.reading("int8")        # is it cheaper, and not worse?
+    tradeoff.reading("int8", allowed=0.5)       # is it cheaper, and not worse?
 
 The variants that no other beats in both are the front, named after Pareto: whatever is not on it
 needs no further thought.
@@ -41,8 +41,6 @@ WARMUP_ROUNDS = 2
 """Untimed rounds at the start: kernels are built and weights are packed at the first call."""
 FIRST_ROUNDS = 3
 """Timed rounds before the first answers."""
-ALLOWED = 0.3
-"""How much of the metric a cheaper variant may lose, in the unit of its difference."""
 
 
 @dataclass(frozen=True)
@@ -268,10 +266,13 @@ class Tradeoff:
         """
         return self.samples.verdict(candidate, over, on or self.metric)
 
-    def reading(
-        self, candidate: str, *, over: str | None = None, allowed: float = ALLOWED
-    ) -> Reading:
-        """Return whether `candidate` is cheaper and loses at most `allowed` of the metric.
+    def reading(self, candidate: str, *, allowed: float, over: str | None = None) -> Reading:
+        """Return whether `candidate` is cheaper and not worse.
+
+        Args:
+            candidate: name of a variant.
+            allowed: how much of the metric it may lose, in the unit of its difference.
+            over: the one that it is compared with.
 
         Raises:
             ValueError: no such variant, or `allowed` is negative.

@@ -91,6 +91,13 @@ class Verdict:
                 return count
         return max(fewest, MOST_DECIMALS)
 
+    def number(self, value: float) -> str:
+        """Return a value or an end of the interval as the sentence and the table write it."""
+        if self.quantity.kind == "ratio":
+            return f"{value:.{self.decimals}f}"
+        text = f"{value:+.{self.decimals}f}"
+        return text.replace("-", "+") if float(text) == 0 else text  # never "-0.00"
+
     def within(self, margin: float) -> "Verdict":
         """Return the same comparison judged by another margin.
 
@@ -118,22 +125,16 @@ class Verdict:
 
     def _figure_and_basis(self) -> tuple[str, str]:
         """Return the figure with its unit, and what it is based on in brackets."""
-        e, count = self.estimate, self.decimals
-        ratio = self.quantity.kind == "ratio"
-
-        def number(value: float) -> str:
-            text = f"{value:.{count}f}" if ratio else f"{value:+.{count}f}"
-            return text.replace("-", "+") if float(text) == 0 else text  # never "-0.00"
-
+        e = self.estimate
         if e.n == 0:
             return "nothing measured", "(n=0)"
-        unit = "x" if ratio else f" {self.quantity.difference_unit}"
-        interval = f"95 % {number(e.low)} to {number(e.high)}"
+        unit = "x" if self.quantity.kind == "ratio" else f" {self.quantity.difference_unit}"
+        interval = f"95 % {self.number(e.low)} to {self.number(e.high)}"
         if self.quantity.exact:
             interval = "exact"
         elif self.too_few:
             interval = "no interval"
-        return f"{number(e.value)}{unit}", f"({interval}, n={e.n})"
+        return f"{self.number(e.value)}{unit}", f"({interval}, n={e.n})"
 
 
 def margin_decimals(margin: float) -> int:

@@ -73,7 +73,7 @@ class RaceFeed(_Feed):
         points: list[Point] = []
         scale = self.race.metric.scale
         for arm, (name, records) in enumerate(self.race.records.items()):
-            stride = max(1, len(self.race.trainings.get(name, ())) // POINTS)
+            stride = max(1, -(-len(self.race.trainings.get(name, ())) // POINTS))
             for number, record in enumerate(records):
                 cursor = self._read.setdefault((name, number), _Cursor(arm, number, stride, scale))
                 points += cursor.new_points(record)
@@ -104,7 +104,7 @@ class _Cursor:
         points = []
         # Not strict: an interrupted step may have left a time without its loss.
         for loss, seconds in zip(
-            record.losses[self.steps :], record.seconds[self.steps :], strict=False
+            record.losses[self.steps :], record.training_seconds()[self.steps :], strict=False
         ):
             points += [] if self.steps else self._gap(LOSS)
             self.steps += 1
@@ -137,7 +137,8 @@ class TradeoffFeed(_Feed):
         title = f"{metric.name[:1].upper()}{metric.name[1:]} against latency"
         x_label = f"milliseconds a batch of {len(tradeoff.example)}"
         y_label = f"{metric.name} ({metric.unit})"
-        self.panels = (Panel(title, y_label, (x_label,), names, "scatter"),)
+        upward = metric.higher_is_better
+        self.panels = (Panel(title, y_label, (x_label,), names, "scatter", upward),)
         self._sent: dict[int, Place] = {}
 
     def rows(self) -> Sequence[Point]:

@@ -36,13 +36,17 @@ def mask_tokens(
     Raises:
         ValueError: `share` out of range.
     """
-    if not 0 < share < 1:
-        raise ValueError(f"share must lie between 0 and 1, got {share!r}")
+    _check_share(share)
     chosen = torch.rand(tokens.shape, generator=generator).to(tokens.device) < share
     fate = torch.rand(tokens.shape, generator=generator).to(tokens.device)
     others = torch.randint(mask, tokens.shape, generator=generator).to(tokens.device)
     hidden = torch.where(fate < MASKED, mask, torch.where(fate < MASKED + REPLACED, others, tokens))
     return torch.where(chosen, hidden, tokens), torch.where(chosen, tokens, IGNORE)
+
+
+def _check_share(share: float) -> None:
+    if not 0 < share < 1:
+        raise ValueError(f"share must lie between 0 and 1, got {share!r}")
 
 
 class MaskedBatches(TextBatches):
@@ -60,11 +64,21 @@ class MaskedBatches(TextBatches):
         super().__init__(tokens, batch_size, text.context, **others)
         self.share, self.mask = share, text.vocabulary
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def indices(self) -> Iterator[Tensor]:
+        """Yield the indices of each batch of the next epoch, once its places are chosen.
+
+        All of them at once: what a rank takes of a batch is then masked as the whole batch is.
+        """
         epoch = self._next_epoch if self.shuffle else 0  # a test asks the same each time
         generator = torch.Generator().manual_seed((self.seed << 20) + epoch)
-        for tokens, _ in super().__iter__():
-            yield mask_tokens(tokens, self.share, self.mask, generator)
+        windows = self.tokens[: self.count * self.context].view(self.count, self.context)
+        self._hidden = mask_tokens(windows, self.share, self.mask, generator)
+        yield from super().indices()
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the masked inputs and the targets at `indices`, as this epoch has them."""
+        inputs, targets = self._hidden
+        return inputs[indices].to(self.device), targets[indices].to(self.device)
 
 
 @dataclass(frozen=True)
@@ -74,10 +88,16 @@ class MaskedText:
     Args:
         text: such as `speeches()`.
         share: of the places that are asked for, above 0 and below 1.
+
+    Raises:
+        ValueError: `share` out of range.
     """
 
     text: TextData
     share: float = 0.15
+
+    def __post_init__(self) -> None:
+        _check_share(self.share)
 
     @property
     def vocabulary(self) -> int:

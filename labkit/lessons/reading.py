@@ -91,7 +91,7 @@ def read(
     return Prose("\n\n".join(parts))
 
 
-def by_call(verdicts: Mapping[str, Verdict]) -> dict[Call, list[str]]:
+def _by_call(verdicts: Mapping[str, Verdict]) -> dict[Call, list[str]]:
     """Return {call: names of the verdicts that made it}, with all five calls in their order."""
     found: dict[Call, list[str]] = {call: [] for call in CALLS}
     for name, verdict in verdicts.items():
@@ -100,7 +100,7 @@ def by_call(verdicts: Mapping[str, Verdict]) -> dict[Call, list[str]]:
 
 
 def read_all(verdicts: Mapping[str, Verdict], sentences: Sentences, **figures: object) -> Prose:
-    """Return the verdicts in a list, and below it what each call that some made means.
+    """Return the verdicts in a list, each after its name, and below what the calls mean.
 
     Args:
         verdicts: {name: verdict}.
@@ -108,8 +108,8 @@ def read_all(verdicts: Mapping[str, Verdict], sentences: Sentences, **figures: o
             Figures of a single verdict have no place in them.
         figures: what the templates hold besides.
     """
-    lines = [f"- {verdict}" for verdict in verdicts.values()]
-    for call, names in by_call(verdicts).items():
+    lines = [f"- **{name}**: {verdict}" for name, verdict in verdicts.items()]
+    for call, names in _by_call(verdicts).items():
         if names:
             told = sentences.of(call).format(names=", ".join(names), **figures)
             lines.append(f"\n**{', '.join(names)}**: {told}")

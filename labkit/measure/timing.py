@@ -4,7 +4,8 @@ Timing one function to the end and then the next compares two moments of the mac
 functions: a neighbor that wakes up in between decides who wins. Here every round runs each
 function once, and the order changes from round to round, so that slow moments, the heat of the
 processor and the caches that the one before left fall on all of them in equal parts. Samples of
-one round belong together: compare them pairwise (`paired_ratio`), not by their averages.
+one round belong together: compare them pairwise, with
+`labkit.compare.Samples.of_timings(times, quantity).verdict("b")`, not by their averages.
 
 An accelerator works behind Python's back: a call returns before the work is done. So the clock is
 read only after the device has finished.
@@ -65,7 +66,7 @@ def order_of_round(names: Sequence[str], number: int) -> list[str]:
 
     Args:
         names: all different; in round 0 they keep this order.
-        number: of the round, from 0.
+        number: of the round; one below 0 is a round before the first that counts.
 
     Source: Williams, "Experimental Designs Balanced for the Estimation of Residual Effects of
     Treatments", 1949.
@@ -146,7 +147,8 @@ def in_turns(
     """
     _check(functions, rounds, warmup)
     samples: dict[str, list[float]] = {name: [] for name in functions}
-    for number in range(warmup + rounds):
+    # The first round that counts is number 0, as `Samples.of_timings` will number it.
+    for number in range(-warmup, rounds):
         for name in order_of_round(list(functions), number):
             try:
                 samples[name].append(clock(functions[name]))

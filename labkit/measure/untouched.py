@@ -25,11 +25,10 @@ def untouched(model: nn.Module) -> Iterator[None]:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    random = seeds.rng_state()
     try:
-        yield
+        with seeds.kept_rng():
+            yield
     finally:
         with torch.no_grad():
             for buffer, before in buffers:
                 buffer.copy_(before)
-        seeds.set_rng_state(random)

@@ -1,5 +1,6 @@
 """Training: the loop and everything that changes the work of a step."""
 
+from labkit.data.masked import IGNORE
 from labkit.training import (
     checkpoint,
     watched,  # noqa: F401  (so that live() knows a Training)
@@ -14,7 +15,6 @@ from labkit.training.run import Between, Training, train
 from labkit.training.schedules import Schedule, cosine, one_cycle
 from labkit.training.step import Phases, Step
 from labkit.training.task import (
-    IGNORE,
     Batch,
     Metric,
     Task,

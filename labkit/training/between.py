@@ -95,17 +95,23 @@ class unfreeze:
     def __call__(self, training: Training, steps: Iterator[Step]) -> Iterator[Step]:
         """Yield the steps; a part is thawed before the first step of its time."""
         parts = [(_part(training.model, name), when) for name, when in self.at]
-        _thaw(parts, training.progress)
-        if not any(p.requires_grad for p in training.model.parameters()):
-            raise ValueError("unfreeze(at) freezes all of the model: nothing is left to train")
-        for step in steps:
-            _thaw(parts, training.progress)
-            yield step
+        # What was frozen before stays so; and all are given back as they were.
+        held = [(p, p.requires_grad, when) for part, when in parts for p in part.parameters()]
+        try:
+            _thaw(held, training.progress)
+            if not any(p.requires_grad for p in training.model.parameters()):
+                raise ValueError("unfreeze(at) freezes all of the model: nothing is left to train")
+            for step in steps:
+                _thaw(held, training.progress)
+                yield step
+        finally:
+            for parameter, trained, _ in held:
+                parameter.requires_grad_(trained)
 
 
-def _thaw(parts: Sequence[tuple[nn.Module, float]], progress: float) -> None:
-    for part, when in parts:
-        part.requires_grad_(progress >= when)
+def _thaw(held: Sequence[tuple[nn.Parameter, bool, float]], progress: float) -> None:
+    for parameter, trained, when in held:
+        parameter.requires_grad_(trained and progress >= when)
 
 
 def _part(model: nn.Module, name: str) -> nn.Module:

@@ -3,7 +3,7 @@
 A checkpoint that holds only weights resumes a different training: momentum starts at zero, the
 schedule at its beginning, and the data are dealt anew. Here all that the next step depends on is
 saved: model, optimizer, step number (the schedule is a function of it), loss scaler, place in the
-data, random generators.
+data, what the generators between the steps remember, random generators.
 
 The file is written under a temporary name and renamed: whoever kills the process, the old
 checkpoint or the new one is there, whole. It is read with `weights_only=True`: an ordinary pickle
@@ -22,7 +22,7 @@ import torch
 from labkit.files import atomic_path
 from labkit.training.run import Training
 
-MAGIC = b"labkit checkpoint 1\n"
+MAGIC = b"labkit checkpoint 2\n"
 
 
 def save(path: str | Path, training: Training) -> None:

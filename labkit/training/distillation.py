@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from labkit.training.task import Batch, Metric, Supervised, classify
+from labkit.training.task import Batch, Metric, Supervised
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class distill:
 
     Raises:
         ValueError: a value out of range, or a teacher in training mode.
-        TypeError: a task without outputs of its own, or a teacher that is no module.
+        TypeError: a task without logits, or a teacher that is no module.
 
     Source: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015.
     """
@@ -44,8 +44,8 @@ class distill:
     temperature: float = 2.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.task, Supervised):
-            raise TypeError(f"task must be a supervised task, got {type(self.task).__name__}")
+        if not isinstance(self.task, Supervised) or self.task.class_dimension is None:
+            raise TypeError(f"task must be one whose model answers with logits, got {self.task!r}")
         if not isinstance(self.teacher, nn.Module):
             raise TypeError(f"teacher must be a module, got {type(self.teacher).__name__}")
         if self.teacher.training:
@@ -74,8 +74,8 @@ class distill:
         with torch.no_grad():
             wanted, _ = self.task.outputs(self.teacher, batch)
         weights = self.task.target_weights(targets)
-        classes = 1 if isinstance(self.task, classify) else -1
-        t = self.temperature
+        classes, t = self.task.class_dimension, self.temperature
+        assert classes is not None  # refused when it was made
         gap = -(wanted / t).softmax(classes) * (outputs / t).log_softmax(classes)
         taught = (gap.sum(classes) * weights).sum() / weights.sum() * t**2
         return (1 - self.share) * self.task.loss_of(outputs, targets) + self.share * taught

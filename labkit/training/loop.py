@@ -82,6 +82,7 @@ def steps(training: Loop) -> Iterator[Step]:
             if on_cpu:  # before backward, so that the weights stay whole
                 value = loss.item()
                 if not isfinite(value):
+                    shares_of(training, micro_batches)  # says so if no target counts
                     raise not_finite(training, value, training.index, lr)
             total_loss = total_loss + (value if on_cpu else loss.detach())
             computed = clock()

@@ -17,12 +17,12 @@ from labkit.checks import check_positive_int
 from labkit.facts import default_device
 from labkit.fingerprint import fingerprint
 from labkit.seeds import seed_everything
-from labkit.training.evaluate import scores
+from labkit.training.evaluate import evaluate, scores
 from labkit.training.optimizers import SGD, Optimizer
 from labkit.training.precision import Precision, precision_policy
 from labkit.training.run import Between, Training, train
 from labkit.training.schedules import Schedule, one_cycle
-from labkit.training.task import Batch, Task, classify
+from labkit.training.task import Batch, Task, check_task, classify
 
 MEMORY_FORMATS = {
     "contiguous": torch.contiguous_format,
@@ -122,8 +122,7 @@ class Recipe:
                 f"memory_format must be one of {', '.join(MEMORY_FORMATS)}, "
                 f"got {self.memory_format!r}"
             )
-        if not isinstance(self.task, Task):
-            raise TypeError(f"task must be a task, such as classify(), got {self.task!r}")
+        check_task(self.task)
         if not isinstance(self.between, tuple):
             raise TypeError(
                 f"between must be a tuple of generator functions, got {type(self.between).__name__}"
@@ -195,7 +194,7 @@ class Recipe:
 
     def evaluate(self, model: nn.Module) -> float:
         """Return the mean score: the share of right answers (0 to 1), or the loss in nats."""
-        return float(self.scores(model).double().mean())
+        return evaluate(model, self.test_batches(), self.task)
 
     def fingerprints(self) -> dict[str, str]:
         """Return {field: a text that is equal where the values are}; see `labkit.fingerprint`."""

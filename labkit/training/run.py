@@ -26,7 +26,7 @@ from labkit.training.loop import Loop
 from labkit.training.precision import Precision, precision_policy
 from labkit.training.step import Step
 from labkit.training.stream import EpochStream
-from labkit.training.task import Batch, Task, classify
+from labkit.training.task import Batch, Task, check_task, classify
 
 Between: TypeAlias = "Callable[[Training, Iterator[Step]], Iterator[Step]]"
 """What is done between two steps; see `labkit.training.between`."""
@@ -79,6 +79,9 @@ class Training(Loop):
             steps = wrap(self, steps)
         return loop.timed(self, steps) if self.between else steps
 
+    def _between_kinds(self) -> list[str]:
+        return [getattr(each, "__qualname__", type(each).__qualname__) for each in self.between]
+
     def state_dict(self) -> dict[str, Any]:
         """Return all that the next step depends on: see `labkit.training.checkpoint`."""
         return {
@@ -89,7 +92,8 @@ class Training(Loop):
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
             "stream": self.stream.state_dict(),
-            "between": self._memories,
+            "between": [dict(memory) for memory in self._memories],
+            "between_kinds": self._between_kinds(),
             "rng": rng_state(),
         }
 
@@ -105,10 +109,10 @@ class Training(Loop):
                 raise ValueError(
                     f"the checkpoint's {name} is {state[name]!r}, this training's is {mine!r}"
                 )
-        if len(state["between"]) != len(self.between):
+        if state["between_kinds"] != self._between_kinds():
             raise ValueError(
-                f"the checkpoint's training has {len(state['between'])} generators between its "
-                f"steps, this one has {len(self.between)}"
+                f"between the steps of the checkpoint's training: {state['between_kinds']}, of "
+                f"this one: {self._between_kinds()}"
             )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -165,11 +169,7 @@ def train(
     if next(model.parameters(), None) is None:
         raise ValueError("model has no parameters: there is nothing to train")
     task = classify() if task is None else task
-    if not isinstance(task, Task):
-        raise TypeError(
-            "task must be a task, such as classify() or supervised(your_loss), "
-            f"got {type(task).__name__}"
-        )
+    check_task(task)
     check_positive_int("accumulate", accumulate)
     if clip is not None and not clip > 0:
         raise ValueError(f"clip must be a positive number, got {clip!r}")

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from labkit.data.masked import IGNORE
+
 Batch: TypeAlias = Any
-IGNORE = -100
-"""Target that no loss counts, as in torch: padding, a word that was not masked."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,8 @@ class Supervised:
     """What tasks share whose batches are (inputs, targets) and whose model answers with logits."""
 
     metric: ClassVar[Metric] = LOSS
+    class_dimension: ClassVar[int | None] = -1
+    """Of the outputs, if they are logits."""
 
     def outputs(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the model's answer to a batch, and the targets."""
@@ -131,17 +133,21 @@ class classify(Supervised):
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
     metric: ClassVar[Metric] = ACCURACY
+    class_dimension: ClassVar[int | None] = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must lie in 0 … 1, got {self.label_smoothing!r}")
-        if self.class_weights is not None and not all(w >= 0 for w in self.class_weights):
-            raise ValueError(f"class_weights must be 0 or more, got {self.class_weights!r}")
+        weights = self.class_weights
+        if weights is not None and not (
+            isinstance(weights, tuple) and all(0 <= weight < math.inf for weight in weights)
+        ):
+            raise ValueError(f"class_weights must be a tuple of numbers from 0 up, got {weights!r}")
 
     def target_weights(self, targets: Tensor) -> Tensor:
         """Return the weight of each target's class; shares of classes weigh 1 an example."""
         if targets.is_floating_point():
-            return targets.new_ones(len(targets))
+            return targets.new_ones(targets.select(1, 0).shape)
         counted = targets != IGNORE
         if self.class_weights is None:
             return counted.float()
@@ -208,6 +214,7 @@ class supervised(Supervised):
         function: (outputs, targets) -> mean loss over the examples, a scalar.
     """
 
+    class_dimension: ClassVar[int | None] = None
     function: Callable[[Tensor, Tensor], Tensor]
 
     def target_weights(self, targets: Tensor) -> Tensor:
@@ -221,8 +228,22 @@ class supervised(Supervised):
     def score(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the loss of each example alone."""
         outputs, targets = self.outputs(model, batch)
+        if not len(targets):
+            return outputs.new_zeros(0)
         each = range(len(targets))
         return torch.stack([self.function(outputs[i : i + 1], targets[i : i + 1]) for i in each])
+
+
+def check_task(task: object) -> None:
+    """Raise a TypeError unless `task` is a task; the class of one is none.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if isinstance(task, type) or not isinstance(task, Task):
+        raise TypeError(
+            f"task must be a task, such as classify() or supervised(your_loss), got {task!r}"
+        )
 
 
 PAIRS = (tuple, list)  # made once: it is asked at every step
@@ -244,7 +265,8 @@ def pair(batch: Batch) -> tuple[Any, Tensor]:
 
 def _example_means(scores: Tensor, counted: Tensor) -> Tensor:
     """Return the mean of each example's scores that count; an example without any is left out."""
-    scores, counted = scores.view(len(scores), -1), counted.view(len(scores), -1)
+    size = len(scores), math.prod(scores.shape[1:])  # also where a rank's part is empty
+    scores, counted = scores.reshape(size), counted.reshape(size)
     number = counted.sum(1)
     return ((scores * counted).sum(1) / number)[number > 0]
 

@@ -49,7 +49,7 @@ function scatter(canvas, panel, curves, look) {
   const xLabel = panel.x_labels[0] + (log ? " (log scale)" : "");
   write(g, xLabel, (box.left + box.right) / 2, box.bottom + 38, look.muted, FONT, "center");
   spots.forEach((spot) => (spot.at = [scale.x(spot.x[0]), scale.y(spot.y[0])]));
-  const lines = front(spots, box);
+  const lines = front(spots, box, panel.higher_is_better);
   lines.forEach((step) => segment(g, ...step, look.muted));
   lines.push(...spots.flatMap((spot) => drawBars(g, spot, scale, look)));
   spots.forEach((spot) => mark(g, spot, look));
@@ -84,17 +84,19 @@ function logTicks(low, high) {
   return result;
 }
 
-// The steps of the best accuracy that can be had within each time, as (x, y, x, y).
-function front(spots, box) {
-  const sorted = [...spots].sort((a, b) => a.x[0] - b.x[0] || b.y[0] - a.y[0]);
+// The steps of the best that can be had within each time, as (x, y, x, y). Two points alike are
+// both on the front, as in compare/front.py.
+function front(spots, box, higherIsBetter) {
+  const sign = higherIsBetter ? 1 : -1;
+  const sorted = [...spots].sort((a, b) => a.x[0] - b.x[0] || sign * (b.y[0] - a.y[0]));
   const steps = [];
-  let best = -Infinity, height = box.bottom;
-  for (const { y, at: [px, py] } of sorted) {
-    if (y[0] <= best) continue;
+  let cost = Infinity, best = -Infinity, height = higherIsBetter ? box.bottom : box.top;
+  for (const { x, y, at: [px, py] } of sorted) {
+    const worth = sign * y[0];
+    if (worth < best || (worth === best && x[0] !== cost)) continue;
     if (steps.length) steps.at(-1)[2] = px;
     steps.push([px, height, px, py], [px, py, box.right, py]);
-    best = y[0];
-    height = py;
+    [cost, best, height] = [x[0], worth, py];
   }
   return steps;
 }

@@ -49,7 +49,7 @@ def spots_in(history: History, index: int, panel: Panel) -> list[Spot]:
     ]
 
 
-def draw(axes: Axes, spots: Sequence[Spot]) -> None:
+def draw(axes: Axes, spots: Sequence[Spot], *, higher_is_better: bool = True) -> None:
     """Draw points, bars and front; `label` writes the names once the layout is settled."""
     if not spots:
         return
@@ -60,7 +60,7 @@ def draw(axes: Axes, spots: Sequence[Spot]) -> None:
         for x1, y1, x2, y2 in _bars(spot):
             axes.plot((x1, x2), (y1, y2), color=color, linewidth=1.8, alpha=0.6, zorder=2)
         axes.plot(spot.x[0], spot.y[0], marker, color=color, markersize=9, zorder=3)
-    _draw_front(axes, spots)
+    _draw_front(axes, spots, higher_is_better)
 
 
 def _bars(spot: Spot) -> Iterator[Box]:
@@ -82,10 +82,10 @@ def _scale(axes: Axes, times: Sequence[float]) -> None:
         axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _draw_front(axes: Axes, spots: Sequence[Spot]) -> None:
-    """Draw the best accuracy that can be had within each time."""
+def _draw_front(axes: Axes, spots: Sequence[Spot], higher_is_better: bool) -> None:
+    """Draw the best that can be had within each time."""
     limits = axes.get_xlim(), axes.get_ylim()
-    for x1, y1, x2, y2 in _front(axes, spots):
+    for x1, y1, x2, y2 in _front(axes, spots, higher_is_better):
         axes.plot((x1, x2), (y1, y2), color=style.MUTED, linewidth=1.2, zorder=1)
     axes.set(xlim=limits[0], ylim=limits[1])
     axes.annotate(
@@ -100,11 +100,11 @@ def _draw_front(axes: Axes, spots: Sequence[Spot]) -> None:
     )
 
 
-def _front(axes: Axes, spots: Sequence[Spot]) -> Iterator[Box]:
-    """Yield the ends of the front's steps, from the bottom to the right edge."""
+def _front(axes: Axes, spots: Sequence[Spot], higher_is_better: bool) -> Iterator[Box]:
+    """Yield the ends of the front's steps, from the worst edge (bottom or top) to the right one."""
     places = {str(spot.series): (spot.x[0], spot.y[0]) for spot in spots}
-    height = axes.get_ylim()[0]
-    best = [places[name] for name in unbeaten(places)]
+    height = axes.get_ylim()[0 if higher_is_better else 1]
+    best = [places[name] for name in unbeaten(places, higher_is_better=higher_is_better)]
     for (x, y), end in zip(best, [x for x, _ in best[1:]] + [axes.get_xlim()[1]], strict=True):
         yield x, height, x, y
         yield x, y, end, y
@@ -114,7 +114,9 @@ def _front(axes: Axes, spots: Sequence[Spot]) -> Iterator[Box]:
 # -- names ---------------------------------------------------------------------------------------
 
 
-def label(axes: Axes, spots: Sequence[Spot], size: float = 10.5) -> None:
+def label(
+    axes: Axes, spots: Sequence[Spot], size: float = 10.5, *, higher_is_better: bool = True
+) -> None:
     """Write each name beside its point. The figure must have been laid out."""
     if not spots:
         return
@@ -122,7 +124,8 @@ def label(axes: Axes, spots: Sequence[Spot], size: float = 10.5) -> None:
     look: dict[str, Any] = {"fontsize": size, "fontweight": "bold", "color": style.INK}
     to_pixels = axes.transData.transform
     points = [tuple(to_pixels((spot.x[0], spot.y[0]))) for spot in spots]
-    lines = [*_front(axes, spots), *(bar for spot in spots for bar in _bars(spot))]
+    front = _front(axes, spots, higher_is_better)
+    lines = [*front, *(bar for spot in spots for bar in _bars(spot))]
     in_pixels = [tuple(to_pixels(numpy.reshape(line, (2, 2))).ravel()) for line in lines]
     texts = [axes.text(0, 0, spot.name, **look) for spot in spots]
     extents = [text.get_window_extent() for text in texts]

@@ -98,8 +98,9 @@ def _draw_panel(
         style.label_axes(axes, panel.title, panel.x_labels[choice], panel.y_label)
     if panel.kind == "scatter":
         spots = scatter.spots_in(history, index, panel)
-        scatter.draw(axes, spots)
-        return partial(scatter.label, axes, spots)
+        upward = panel.higher_is_better
+        scatter.draw(axes, spots, higher_is_better=upward)
+        return partial(scatter.label, axes, spots, higher_is_better=upward)
     curves = [history.curve(index, series, choice) for series in range(len(panel.series))]
     draw = _draw_lines if panel.kind == "lines" else _draw_bands
     axes.margins(x=0)

@@ -39,7 +39,7 @@ reader = Recipe(
 )
 filler = reader.but(model=language(masked, 1, False), data=masked, task=fill_masks())
 plain = Recipe(
-    partial(models.convnet, width=4), data.fashion(train=960, test=200), steps=40, batch_size=32
+    partial(models.convnet, width=8), data.fashion(train=960, test=200), steps=40, batch_size=32
 )
 teacher = plain.but(model=partial(models.convnet, width=8)).training()
 for step in teacher:

@@ -119,8 +119,8 @@ def test_one_value_a_training_is_compared_seed_by_seed() -> None:
     assert samples.against("b") == mean_ratio(*times.values())
     assert samples.value("b") == mean_interval(times["b"])
     samples.add("b", TIME_TO_TARGET, math.inf, seed=3)
-    samples.add("a", TIME_TO_TARGET, 5.0, seed=3)  # no pair: b did not get there
-    assert samples.against("b") == mean_ratio(*times.values())
+    samples.add("a", TIME_TO_TARGET, 5.0, seed=3)
+    assert samples.against("b") is None  # three that did must not speak for the one that did not
     assert [row[1] for row in samples.table().rows] == ["3.50", "1.53 (3 of 4 seeds)"]
 
 
@@ -141,9 +141,12 @@ def test_what_is_counted_is_exact() -> None:
     assert str(samples.verdict("b")) == "b over a, peak memory: 3.00x smaller (exact, n=1)"
     assert samples.value("a", "peak memory") == Estimate(3.0, 3.0, 3.0, 1)
     assert samples.table().rows == (("a", "3.00", "3.15"), ("b", "1.00", "1.05"))
-    compared = Samples("ab", (replace(SIZE, versus="times smaller"),))
-    compared.add("a", SIZE, 3)
-    compared.add("b", SIZE, 2)
+    size = replace(SIZE, versus="times smaller")
+    compared = Samples("ab", (size,))
+    compared.add("a", size, 3)
+    compared.add("b", size, 2)
+    with pytest.raises(ValueError, match="quantity 'size' is another one than was measured before"):
+        compared.add("b", SIZE, 2)
     assert [row[-1] for row in compared.table().rows] == ["1 (baseline)", "1.50x"]
 
 

@@ -46,7 +46,9 @@ def test_a_race_shows_every_step_and_every_evaluation(race: Race) -> None:
         losses = curve(points, LOSS, arm)
         assert [p.x for p in losses] == [*range(1, 9), 0, *range(1, 9)]
         assert math.isnan(losses[8].y)  # the seeds are not joined
-        numpy.testing.assert_allclose([p.x2 for p in losses[:8]], numpy.cumsum(records[0].seconds))
+        numpy.testing.assert_allclose(
+            [p.x2 for p in losses[:8]], numpy.cumsum(records[0].training_seconds())
+        )
         weights = numpy.array([KEPT ** (7 - i) for i in range(8)])
         smooth = (weights * records[1].losses).sum() / weights.sum()
         assert losses[-1].y == pytest.approx(smooth)

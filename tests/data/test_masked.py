@@ -1,10 +1,15 @@
 """Masked text: the shares of the paper, the same places again from a seed."""
 
+from functools import partial
+from pathlib import Path
+
 import pytest
 import torch
 
-from labkit import data
+from labkit import checkpoint, data, models
 from labkit.data.masked import IGNORE
+from labkit.distributed.parallel.data import shard
+from labkit.training import Recipe, Training, fill_masks
 
 MASK = 50
 
@@ -43,6 +48,32 @@ def test_places_change_with_the_epoch_and_repeat_from_the_seed() -> None:
     assert len(batches) == len(text().text.batches(8))
 
 
+def test_ranks_get_the_parts_of_the_batch() -> None:
+    whole = list(text().batches(8, seed=3))
+    parts = [list(shard(text().batches(8, seed=3), rank, 2)) for rank in range(2)]
+    for number, batch in enumerate(whole):
+        for place in range(2):
+            joined = torch.cat([parts[rank][number][place] for rank in range(2)])
+            assert torch.equal(joined, batch[place])
+
+
+def test_a_training_resumes_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
+    def made() -> Training:
+        masked = text()
+        model = partial(models.transformer, masked.vocabulary, 8, 1, 2, 16, causal=False)
+        recipe = Recipe(model, masked, task=fill_masks(), batch_size=8, steps=9, device="cpu")
+        return recipe.training()
+
+    whole, losses = made(), []
+    for step in whole:
+        losses.append(step.loss)
+        if step.index == 4:
+            checkpoint.save(tmp_path / "half", whole)
+    resumed = made()
+    checkpoint.load(tmp_path / "half", resumed)
+    assert [step.loss for step in resumed] == losses[5:]
+
+
 def test_a_test_asks_the_same_each_time() -> None:
     batches = text().test_batches()
     for ours, again in zip(batches, batches, strict=True):
@@ -57,3 +88,5 @@ def test_the_mask_is_a_token_of_its_own() -> None:
     assert masked.fingerprint == text().fingerprint != data.MaskedText(masked.text).fingerprint
     with pytest.raises(ValueError, match="share must lie between 0 and 1, got 1"):
         data.mask_tokens(torch.zeros(3, dtype=torch.long), 1, 5, torch.Generator())
+    with pytest.raises(ValueError, match="share must lie between 0 and 1, got 2"):
+        data.MaskedText(masked.text, share=2)

@@ -30,6 +30,11 @@ def net(seed: int) -> nn.Module:
     return models.mlp().eval()
 
 
+def reader(heads: int) -> nn.Module:
+    torch.manual_seed(0)
+    return models.transformer(5, width=8, depth=1, heads=heads, context=4)
+
+
 SAME = {
     "numbers": (lambda: 1.5, lambda: 3 / 2),
     "partials": (lambda: partial(models.convnet, 8), lambda: partial(models.convnet, 8)),
@@ -46,6 +51,8 @@ SAME = {
     "sets": (lambda: {"a", "b", "c"}, lambda: {"c", "b", "a"}),
 }
 DIFFERENT = {
+    "settings of a teacher": (lambda: reader(heads=4), lambda: reader(heads=2)),
+    "modes": (lambda: net(1), lambda: net(1).train()),
     "type": (lambda: 1, lambda: 1.0),
     "truth": (lambda: 1, lambda: True),
     "positional widths": (lambda: partial(models.convnet, 8), lambda: partial(models.convnet, 32)),
@@ -95,3 +102,7 @@ def test_a_module_counts_by_its_weights() -> None:
     with torch.no_grad():
         twin[2].bias[0] += 1
     assert fingerprint(model) != fingerprint(twin)
+
+
+def test_an_address_is_never_given_twice() -> None:
+    assert fingerprint(lambda: 1) != fingerprint(lambda: 2)  # each is gone when it is asked

@@ -30,6 +30,11 @@ def test_times(seconds, text):
     assert units.duration(seconds) == text
 
 
+def test_few_digits_never_bring_an_exponent():
+    shown = [units.duration(seconds, digits=2) for seconds in (9.96, 99.4, 99.6, 110)]
+    assert shown == ["10 s", "99 s", "100 s", "110 s"]
+
+
 @pytest.mark.parametrize(
     ("bytes_", "text"),
     [

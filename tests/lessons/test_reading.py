@@ -9,7 +9,7 @@ from support.verdicts import each_call, planted
 from labkit.compare import STEP_TIME, Quantity, Verdict
 from labkit.compare.verdict import CALLS
 from labkit.lessons import Sentences, predict, read, read_all, sentence
-from labkit.lessons.reading import FEW, UNSURE, by_call
+from labkit.lessons.reading import FEW, UNSURE
 from labkit.measure import Estimate
 from labkit.training.task import ACCURACY, LOSS
 
@@ -53,15 +53,8 @@ def test_what_no_lesson_need_say_itself_has_a_default() -> None:
 def test_many_verdicts_are_told_by_call() -> None:
     verdicts = {name: planted("better", candidate=name) for name in "ac"}
     verdicts["x"] = planted("can't tell", candidate="x")
-    assert by_call(verdicts) == {
-        "better": ["a", "c"],
-        "worse": [],
-        "no difference that matters": [],
-        "can't tell": ["x"],
-        "too few": [],
-    }
     said = read_all(verdicts, replace(TOLD, better="{names} {own}"), own="won")
-    lines = [f"- {verdict}" for verdict in verdicts.values()]
+    lines = [f"- **{name}**: {verdict}" for name, verdict in verdicts.items()]
     assert said.split("\n") == [*lines, "", "**a, c**: a, c won", "", "**x**: U"]
 
 

@@ -16,7 +16,7 @@ class Dropping(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = models.convnet(width=2)
+        self.net = models.convnet(width=8)
         self.drop = nn.Dropout(0.2)
         self.seen: list[torch.Tensor] = []
 

@@ -32,6 +32,14 @@ def running() -> set[psutil.Process]:
     return found
 
 
+def command(process: psutil.Process) -> str:
+    """What was started, with its arguments; "" of a process that has ended, reaped or not."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 def wait_for(condition: Callable[[], Any], seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():

@@ -1,5 +1,6 @@
 """Generators around the steps: what they do, that they stack, and that they resume to the bit."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,10 +96,22 @@ def test_resumes_to_the_bit(tmp_path: Path, cut: int) -> None:
     assert resumed.memory(resumed.between[0]) == {"steps": 12}
 
 
-def test_another_number_of_generators_is_refused(tmp_path: Path) -> None:
+def test_other_generators_are_refused(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "one", training(average_weights()))
-    with pytest.raises(ValueError, match="has 1 generators between its steps, this one has 0"):
-        checkpoint.load(tmp_path / "one", training())
+    for other in ((), (unfreeze(()),), (average_weights(), unfreeze(()))):
+        run = training(*other)
+        before = copy.deepcopy(run.model.state_dict())
+        with pytest.raises(ValueError, match=r"\['average_weights'\], of this one"):
+            checkpoint.load(tmp_path / "one", run)
+        assert all(torch.equal(before[name], v) for name, v in run.model.state_dict().items())
+
+
+def test_a_state_is_no_part_of_the_training_it_came_from() -> None:
+    run = training(average_weights(0.9))
+    list(run)
+    average = copy.deepcopy(run.answering.state_dict())
+    run.load_state_dict(run.state_dict())
+    assert all(torch.equal(average[name], v) for name, v in run.answering.state_dict().items())
 
 
 def test_frozen_parts_stay_and_thaw_in_their_time() -> None:
@@ -111,6 +124,14 @@ def test_frozen_parts_stay_and_thaw_in_their_time() -> None:
             (step.index, bool((first != before[0]).any()), bool((last != before[1]).any()))
         )
     assert moved == [(index, index >= 3, False) for index in range(6)]
+    assert all(p.requires_grad for p in run.model.parameters())  # given back as they were
+
+
+def test_what_was_frozen_before_stays_frozen() -> None:
+    model = nn.Sequential(models.mlp(), nn.BatchNorm1d(10))
+    model[0][0].requires_grad_(False)
+    for _ in training(unfreeze((("0", 0.5),)), model=model):
+        assert not model[0][0].weight.requires_grad
 
 
 def test_freezes_a_torchvision_model_by_its_names() -> None:

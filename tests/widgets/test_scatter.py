@@ -176,3 +176,22 @@ def test_a_table_wider_than_the_twin_is_written_smaller() -> None:
         assert cell.get_window_extent().x1 < fig.bbox.x1
         sizes.append(cell.get_fontsize())
     assert sizes[0] == 10.5 > sizes[1]
+
+
+def test_of_a_loss_the_front_is_below() -> None:
+    """The picture turned upside down: the same steps, from the top edge."""
+    places = {"quick": (1.0, 0.4), "beaten": (2.0, 0.5), "slow": (3.0, 0.2)}
+    fronts = []
+    for sign in (1, -1):
+        axes = style.figure().subplots()
+        spots = [
+            Spot(i, name, (x, x, x), (sign * y,) * 3)
+            for i, (name, (x, y)) in enumerate(places.items())
+        ]
+        draw(axes, spots, higher_is_better=sign < 0)
+        steps = [line.get_xydata() for line in axes.lines[-4:]]
+        fronts.append([[(x, sign * y) for x, y in step] for step in steps])
+        assert steps[0][0][1] == axes.get_ylim()[1 if sign > 0 else 0]
+    for below, above in zip(*fronts, strict=True):
+        numpy.testing.assert_allclose(below, above)
+    assert [step[1] for step in fronts[0][::2]] == [places["quick"], places["slow"]]

@@ -42,9 +42,9 @@ class hold:
 
     def __call__(self, training: Training, steps: Iterator[Step]) -> Iterator[Step]:
         """Yield the steps; the masks never change, so nothing need be remembered."""
-        apply_masks(training.model, self.masks)
+        _apply(training, self.masks)
         for step in steps:
-            apply_masks(training.model, self.masks)
+            _apply(training, self.masks)
             yield step
 
 
@@ -82,8 +82,14 @@ class grow:
             if step.index % self.every == 0 or training.progress == 1:
                 wanted = cubic_sparsity(min(1.0, training.progress / self.until), self.final)
                 memory["masks"] = magnitude_masks(training.model, wanted, together=True)
-            apply_masks(training.model, memory["masks"])
+            _apply(training, memory["masks"])
             yield step
+
+
+def _apply(training: Training, masks: Mapping[str, Tensor]) -> None:
+    # An average of the weights, too: it remembers those that were there before their mask.
+    for model in {training.model, training.answering}:
+        apply_masks(model, masks)
 
 
 def cubic_sparsity(progress: float, final: float, initial: float = 0.0) -> float:

@@ -22,6 +22,7 @@ from math import isfinite
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from labkit.training.run import Training
 from labkit.training.step import Step
@@ -46,16 +47,13 @@ class shrink:
 
     def __call__(self, training: Training, steps: Iterator[Step]) -> Iterator[Step]:
         """Yield the steps; all that is changed is the model's own."""
-        norms = (m for m in training.model.modules() if isinstance(m, BATCH_NORMS))
+        norms = (m for m in training.model.modules() if isinstance(m, _BatchNorm))
         scales = [norm.weight for norm in norms if norm.affine]
         if not scales:
             raise ValueError("shrink needs a model with batch norms that have scales: it has none")
         for step in steps:
             _towards_zero(scales, step.lr * self.penalty)
             yield step
-
-
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 @torch.no_grad()

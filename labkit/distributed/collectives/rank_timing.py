@@ -5,7 +5,8 @@ together (a barrier), and the time that counts is that of the slowest. The piece
 order that changes with each round, the same on all ranks (`labkit.measure.order_of_round`), and a
 busy neighbour slows them all.
 
-Compare two by the ratios within rounds: `labkit.measure.paired_ratio(times["a"], times["b"])`.
+Compare two by the ratios within rounds:
+`labkit.compare.Samples.of_timings(times, quantity).verdict("b")`.
 """
 
 from collections.abc import Callable, Mapping

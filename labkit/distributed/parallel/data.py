@@ -145,6 +145,10 @@ class Accumulating(DistributedDataParallel):
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """Return the model's output. Whether its backward pass sends is decided here."""
+        # Without a gradient yet, a step begins: so a forward pass that was no part of one, or a
+        # step that was broken off, does not put the ranks out of step for good.
+        if next(p for p in self.parameters() if p.requires_grad).grad is None:
+            self._batches = 0
         self._batches += self.training and torch.is_grad_enabled()  # an evaluation sends nothing
         last = self._batches % self._accumulate == 0
         with nullcontext() if last else self.no_sync():

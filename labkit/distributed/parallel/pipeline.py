@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from labkit.facts import synchronize
 from labkit.plan.pipeline_schedules import Block, Kind, in_flight
 from labkit.training import Batch, Task
-from labkit.training.task import pair
+from labkit.training.task import check_task, pair
 
 if TYPE_CHECKING:
     from torch.distributed.pipelining import PipelineStage
@@ -68,11 +68,7 @@ class Pipeline:
 
         if not isinstance(stage, nn.Module):
             raise TypeError(f"stage must be a torch module, got {type(stage).__name__}")
-        if not isinstance(task, Task):
-            raise TypeError(
-                "task must be a task, such as next_token() or supervised(your_loss), "
-                f"got {type(task).__name__}"
-            )
+        check_task(task)
         rank, size = dist.get_rank(), dist.get_world_size()
         in_flight(kind, size, microbatches, rank)  # checks them
         if kind == "1F1B" and microbatches < size:

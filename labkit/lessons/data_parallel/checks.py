@@ -40,7 +40,7 @@ def resnet_bytes(answer: object) -> str | None:
 
 @exercise(
     hint="`cost.efficiency(batch, ranks)` is the share of computing. Try 1, 2, 4, 8, …",
-    praise="Below that batch, by this model, more than a tenth of a step goes to sending.",
+    praise="At half that batch, by this model, more than a tenth of a step goes to sending.",
 )
 def smallest_batch(answer: object, cost: StepCost) -> str | None:
     """Check the smallest power of two a rank at which 8 ranks compute 90 % of the time."""

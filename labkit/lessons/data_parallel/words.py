@@ -6,6 +6,7 @@ from gettext import gettext as _
 from torch import Tensor
 
 from labkit.compare import Samples, Verdict
+from labkit.compare.guess import Fate, fate_of
 from labkit.distributed.parallel.averaging import CEILING, MEETING
 from labkit.lessons.data_parallel.measure import WARMUP, Span, accuracies, overlap
 from labkit.lessons.lesson import Prediction
@@ -20,7 +21,8 @@ TUNED = "DDP, tuned"
 
 STOPPED = _("The training was stopped before its end: run the two cells above again.")
 TRAINED = _(
-    "**{sent:,.0f} kB a step from each rank**; the arithmetic said {predicted:,.0f} kB. "
+    "**{sent:,.0f} kB a step from each rank, if its buckets travel in a ring**; the arithmetic "
+    "said {predicted:,.0f} kB. Both count by the ring's formula, so neither confirms the other. "
     "{total:,.1f} MB in all.\n\n{verdicts}\n\nIt is not exactly the same training: batch norm "
     "takes its statistics from each rank's own part of a batch, and keeps those of its own images "
     "for the test (notebook 12)."
@@ -59,23 +61,31 @@ def _listed(verdicts: Iterable[Verdict]) -> str:
 # -- how near to the ceiling, and how far beyond one process --------------------------------------
 
 WAYS = _(
-    "What agreeing costs DDP, well set up; and what the same bytes cost in one message and in "
-    "many:\n\n{agreeing}\n\n{waiting}\n\nWhat DDP loses besides, by packing and sending:\n\n"
-    "{sending}\n\nDDP with one thing changed:\n\n{settings}"
+    "DDP, well set up, against no communication; and the same bytes in one message against "
+    "many:\n\n{agreeing}\n\n{waiting}\n\nDDP against meeting alone, that is with the gradient sent "
+    "as well:\n\n{sending}\n\nDDP with one thing changed:\n\n{settings}"
 )
 WAITING = Sentences(
-    better=_("Waiting can't make a step shorter: something else used the machine."),
-    worse=_(
-        "These ranks send no gradient: they lose that by waiting for the slower one. Sending fewer "
-        "bytes will not make up for that wait."
+    better=_(
+        "Meeting is only more work, and yet these steps are shorter: this run does not say why."
     ),
-    same=_("These ranks send no gradient. Waiting for each other costs next to nothing here."),
-    unsure=_("These ranks send no gradient. Whether waiting costs them time, this run can't tell."),
+    worse=_(
+        "These ranks send no gradient: they lose that by waiting for each other and by the "
+        "barrier's own messages. Fewer bytes of gradient would not win that back."
+    ),
+    same=_(
+        "These ranks send no gradient. Waiting for each other and the barrier's own messages cost "
+        "nothing that matters here."
+    ),
+    unsure=_(
+        "These ranks send no gradient. Whether waiting for each other and the barrier's own "
+        "messages cost them time, this run can't tell."
+    ),
 )
 
 
 def read_ways(ways: Samples) -> Prose:
-    """Return what agreeing costs, what many messages cost, and how much of it is waiting.
+    """Return what agreeing costs, what many messages cost, and what meeting alone does.
 
     Args:
         ways: times of all ways to average.
@@ -91,18 +101,23 @@ def read_ways(ways: Samples) -> Prose:
 
 
 TINY = Sentences(
-    better=_("Even so small a network gains by sharing the work here."),
-    worse=_("**One process alone is faster:** with so little to compute, agreeing is most of it."),
-    same=_("All that is gained by sharing the work is lost by agreeing."),
+    better=_("Even with so little to compute, sharing the two parts pays here."),
+    worse=_(
+        "**A rank that does both parts alone is faster:** with so little to compute, agreeing "
+        "costs more than sharing brings."
+    ),
+    same=_("What sharing the two parts brings, agreeing costs, to within {margin}."),
+    unsure=_("Whether sharing the two parts pays, this run can't tell."),
 )
 SCALING = _(
     "- **Strong scaling**, the same images: {strong}\n- **Weak scaling**, as many images for each "
-    "(1 would be perfect): {weak}\n- **Threads**: {threads}\n\n{guess}"
+    "(1 would be perfect): {weak}\n- **Threads**, against one: {threads}\n- **Processes** against "
+    "threads: {against}\n\n{guess}"
 )
 
 
 def read_scaling(scaling: Samples, guess: Prediction) -> Prose:
-    """Return strong and weak scaling, threads against processes, and the prediction.
+    """Return strong and weak scaling, what threads bring, and the prediction.
 
     Args:
         scaling: of the times of `measure.time_scaling`.
@@ -112,7 +127,8 @@ def read_scaling(scaling: Samples, guess: Prediction) -> Prose:
     said = SCALING.format(
         strong=strong,
         weak=scaling.verdict("processes", "one rank's part"),
-        threads=scaling.verdict("processes", "threads"),
+        threads=scaling.verdict("threads", "one process"),
+        against=scaling.verdict("processes", "threads"),
         guess=guess.against(strong),
     )
     return Prose(said)
@@ -121,11 +137,19 @@ def read_scaling(scaling: Samples, guess: Prediction) -> Prose:
 # -- the model of a step -----------------------------------------------------------------------
 
 COST = _(
-    "A step: {fixed:.2f} ms + {image:.0f} µs an image. A message: {latency:.0f} µs + "
-    "{per_byte:.2f} ns a byte.\n\nFor {batch} images and 2 ranks, the model promises "
-    "{predicted:.2f} of the ceiling's speed. It leaves out packing the gradients, and waiting for "
-    "a slow rank. Take it as your prediction for *one message*, above. {fate}"
+    "An estimate. A step: {fixed:.2f} ms + {image:.0f} µs an image. A message: {latency:.0f} µs + "
+    "{per_byte:.2f} ns a byte.\n\nFor {batch} images a rank, the model computes for "
+    "{computing:.1f} ms; the ceiling above took {ceiling:.1f} ms a step. For *one message* between "
+    "2 ranks, the model predicted {predicted:.2f} of the ceiling's speed; measured above: "
+    "{measured}. {fate} It leaves out packing the gradients, and waiting for a slow rank."
 )
+FATES: dict[Fate, str] = {
+    "right": _("That is as good as right: the difference is below {margin}."),
+    "too low": _("That is {off:.0%} too low."),
+    "too high": _("That is {off:.0%} too high."),
+    "can't tell": _("It may well be right: this measurement can't tell the two apart."),
+    "too few": _("Measured too few times to judge the model."),
+}
 
 
 def read_cost(cost: StepCost, ways: Samples, batch: int = 128) -> Prose:
@@ -136,15 +160,21 @@ def read_cost(cost: StepCost, ways: Samples, batch: int = 128) -> Prose:
         ways: times of all ways to average, with two ranks and `batch` images each.
         batch: images a rank.
     """
-    predicted = cost.efficiency(batch, 2)
+    predicted, measured = cost.efficiency(batch, 2), ways.verdict("one message", CEILING)
+    fate = FATES[fate_of(predicted, measured)].format(
+        off=abs(predicted / measured.estimate.value - 1), margin=measured.quantity.margin_words
+    )
     said = COST.format(
         fixed=1e3 * cost.fixed,
         image=1e6 * cost.image,
         latency=1e6 * cost.message.latency,
         per_byte=1e9 * cost.message.per_byte,
         batch=batch,
+        computing=1e3 * cost.computing(batch),
+        ceiling=ways.value(CEILING),
         predicted=predicted,
-        fate=Prediction(predicted).against(ways.verdict("one message", CEILING)),
+        measured=measured.figures,
+        fate=fate,
     )
     return Prose(said)
 
@@ -152,9 +182,11 @@ def read_cost(cost: StepCost, ways: Samples, batch: int = 128) -> Prose:
 # -- one step, and the rules for the rate --------------------------------------------------------
 
 OVERLAP = _(
-    "The gradient left in {messages} messages. {early} of them began while this rank still was in "
-    "its backward pass. Some message was on its way for {covered:.1f} ms of a step of {step:.1f} "
-    "ms. A bar holds waiting, too: a message ends when the *other* rank has come as far."
+    "The gradient left in {messages} messages. Of all but the last, {early} began while this rank "
+    "still was in its backward pass. The last one can only leave when all gradients are there: the "
+    "end of the backward bar is waiting for it. Some message was on its way for {covered:.1f} ms "
+    "of a step of {step:.1f} ms. A message's bar holds waiting, too: it ends when the *other* rank "
+    "has come as far."
 )
 
 

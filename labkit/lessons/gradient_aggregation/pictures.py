@@ -135,7 +135,8 @@ def buckets(
     return fig, (
         f"{total / 2**20:g} MiB in {number} buckets of {kib} KiB: {1e3 * seconds:.1f} ms by the "
         f"two numbers, {number * cost.latency / seconds:.0%} of it latency; in one message "
-        f"{1e3 * least:.1f} ms.{found}"
+        f"{1e3 * least:.1f} ms.{found} Where marks lie above the lines, many messages cost more "
+        "than their latencies alone."
     )
 
 

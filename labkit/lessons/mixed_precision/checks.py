@@ -46,12 +46,12 @@ def smallest_scale(answer: object) -> str | None:
 
 
 @exercise(
-    hint='`measure.predict_seconds(flops, bytes, roof, dtype="bf16")` is the shortest time; '
-    "`standings` has flops and bytes. Divide fp32's by bf16's.",
-    praise="So much the roof allows; a real step has calls, sums and an optimizer besides.",
+    hint="`measure.predict_seconds(flops, bytes, roof, dtype=name)` is the shortest time; the "
+    "dtype is the arm's name, and `standings` has flops and bytes. Divide fp32's by the other's.",
+    praise="So it would be if both steps reached the roof. A real step comes only part of the way.",
 )
 def allowed_speedup(answer: object, standings: Mapping[str, Standing], roof: Ceiling) -> str | None:
-    """Check how many times faster the roof allows the second step to be than the fp32 one."""
+    """Check how many times faster than fp32 the second step would be, were both on the roof."""
     right = allowed(standings, roof)
     candidate = list(standings)[1]
     peaks = roof.peak(candidate) / roof.peak("fp32")

@@ -1,4 +1,4 @@
-"""What notebook 03 works out: which loss scales suit, who races, and what the roof allows."""
+"""What notebook 03 works out: which loss scales suit, who races, and what the roof says."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -62,7 +62,7 @@ def scale_figures(scales: Sequence[float], skipped: Sequence[bool]) -> dict[str,
         "steps": len(scales),
         "skipped": sum(skipped),
         "first": first,
-        "scale": scales[min(first, len(scales) - 1)],
+        "lowest": min(scales),
         "doubled": sum(after > before for before, after in pairwise(scales)),
     }
 
@@ -96,7 +96,7 @@ def entrants(race: Race, base: Recipe) -> dict[str, Recipe]:
 
 
 def allowed(standings: Mapping[str, Standing], roof: Ceiling) -> float:
-    """Return how many times faster the roof allows the second step to be than the first."""
+    """Return how many times faster than the first the second step would be, both on the roof."""
     first, second = (
         predict_seconds(standing.flops, standing.bytes, roof, dtype)
         for dtype, standing in list(standings.items())[:2]
@@ -105,7 +105,7 @@ def allowed(standings: Mapping[str, Standing], roof: Ceiling) -> float:
 
 
 def roof_figures(standings: Mapping[str, Standing], roof: Ceiling) -> dict[str, float]:
-    """Return, of the second arm over fp32, what the roof allows and how fast it multiplies."""
+    """Return, of the second arm over fp32, the speed on the roof and how fast it multiplies."""
     candidate = list(standings)[1]
     peak = roof.peak(candidate) / roof.peak("fp32")
     return {"bound": allowed(standings, roof), "peak": peak}

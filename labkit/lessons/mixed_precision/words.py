@@ -17,30 +17,36 @@ NO_SCALE = _("No loss scale keeps 99.9 % of both kinds of gradients without an o
 
 SMALL_LOSS = Sentences(
     better=_("lower than fp32's. Rounding can do that by luck; one training shows no more."),
-    worse=_("not what fp32 reaches. Mathematically it is the same training: the format spoils it."),
-    same=_("as good as fp32: whatever the format loses of the small gradients does not show."),
-    unsure=_("no difference can be claimed, and none be excluded: more images would tell."),
+    worse=_(
+        "higher than fp32's. Mathematically it is the same training, so rounding makes the "
+        "difference: what the format loses, or the luck of one training."
+    ),
+    same=_("as good as fp32's: whatever the format loses does not show in this one training."),
+    unsure=_(
+        "no difference can be claimed, and none be excluded. More images would narrow the "
+        "interval; the luck of rounding in one training would stay."
+    ),
 )
 
 SCALE = _(
     "**{skipped} of {steps} steps were left out**: they changed no weight. {first} of them came at "
-    "the start, while the scale came down to {scale:,.0f}. It doubled {doubled} times."
+    "the start. At its lowest the scale was {lowest:,.0f}. It doubled {doubled} times."
 )
 
 TIME = Sentences(
     better=_(
-        "**{candidate} is faster here.** The roof allows {bound:.2f}x at best. It counts "
-        "multiplying and moving only; whatever else a step does is not in it."
+        "**{candidate} is faster here.** If both steps reached the roof, it would be {bound:.2f}x. "
+        "The roof counts multiplying and moving only; whatever else a step does is not in it."
     ),
     worse=_(
         "**{candidate} is slower here.** In the roof, this machine multiplies it at {peak:.2f} "
-        "times the speed of fp32, and allows a step {bound:.2f}x at best. The roof knows nothing "
-        "of converting numbers to and fro."
+        "times the speed of fp32; if both steps reached the roof, it would be {bound:.2f}x. But "
+        "the roof was measured with forward passes only, and holds no converting to and fro."
     ),
-    same=_("By time, take either: they differ by less than {margin}. Memory decides."),
+    same=_("By time, take either: they differ by less than {margin}. Look at memory and accuracy."),
 )
 ACCURACY = Sentences(
-    better=_("It also learned more in as many steps."),
+    better=_("It learned more in as many steps."),
     worse=_("It learned less in as many steps: judge it by that first."),
     same=_("It learned as much in as many steps."),
     unsure=_("Whether it learned as much, these seeds can't tell."),

@@ -21,11 +21,8 @@ IDLE = Sentences(
     ),
 )
 PIPELINE_TIME = Sentences(
-    better=_("By the clock, the step with more microbatches is shorter as well."),
-    worse=_(
-        "By the clock, the step with more microbatches is longer, whatever is idle. Small pieces "
-        "have a price of their own: choose by the clock."
-    ),
+    better=_("By the clock, the step with more microbatches is shorter here."),
+    worse=_("By the clock, the step with more microbatches is longer here: choose by the clock."),
     same=_("By the clock, it makes no difference that matters: choose by what memory allows."),
 )
 
@@ -33,7 +30,7 @@ PIPELINE_TIME = Sentences(
 
 LAYERS = Sentences(
     better=_("splitting the layer pays here."),
-    worse=_("the sums over the ranks cost more than splitting saves here."),
+    worse=_("what splitting adds is more than it saves here."),
     same=_("splitting the layer changes nothing that matters here."),
 )
 

@@ -1,7 +1,7 @@
 """Notebook 14: the checks of its exercises."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from labkit.compression.prune import ChannelGraph
 from labkit.compression.prune.masks import Masks
@@ -70,12 +70,29 @@ def ticket(answer: object, start: nn.Module, model: nn.Module, masks: Masks) -> 
         return "That model has other layers than the one that was trained."
     if answer is start or answer is model:
         return "Take a copy: this one is needed as it was."
+    if _masked(first, masks):
+        return "`start` itself is masked. Run this cell again, with `prune.masked`: it copies."
     if any(given[name][~mask.to(given[name].device)].any() for name, mask in masks.items()):
         return "Weights that the masks remove are not zero."
     if _equal(given, dict(model.named_parameters()), masks):
         return "Those are the trained weights. Rewind to those before the training."
     if not _equal(given, first, masks):
         return "What the masks leave must be what it was before the training."
+    return _wrong_buffers(dict(answer.named_buffers()), dict(start.named_buffers()))
+
+
+def _masked(first: dict[str, nn.Parameter], masks: Masks) -> bool:
+    """Say whether the start has zeros wherever the masks remove weights."""
+    gone = [first[name][~mask.to(first[name].device)] for name, mask in masks.items()]
+    return any(len(weights) for weights in gone) and not any(weights.any() for weights in gone)
+
+
+def _wrong_buffers(given: dict[str, Tensor], first: dict[str, Tensor]) -> str | None:
+    if given.keys() != first.keys():
+        return "That model has other layers than the one that was trained."
+    same = (torch.equal(t, first[name].to(t.device)) for name, t in given.items())
+    if not all(same):
+        return "The running statistics of its batch norms are not those before the training."
     return None
 
 

@@ -30,7 +30,7 @@ def _wrong_scale(scale: object, right: float) -> str | None:
         right * 255 / 127: "That is half of the integers: an affine grid uses all 256.",
         right * 255 / 128: "That is half of the integers: an affine grid uses all 256.",
     }
-    problem = wrong_number(scale, right, 5e-4, "Length of the range / number of steps.", mistakes)
+    problem = wrong_number(scale, right, 1e-3, "Length of the range / number of steps.", mistakes)
     return problem and f"The scale: {problem}"
 
 

@@ -13,7 +13,7 @@ from labkit.measure import Ceiling, Estimate
 )
 def next_pixel(answer: object) -> str | None:
     """Check the distance in memory of the next pixel to the right, 16 channels, channels_last."""
-    too_far = "Count the numbers that lie between two neighbours."
+    too_far = "By how many places does the position in memory change from one pixel to the next?"
     return wrong_number(answer, 16, 0, too_far, {1: "That is the next channel of the same pixel."})
 
 
@@ -50,14 +50,15 @@ def five_verdicts(answer: object) -> str | None:
 
 @exercise(
     hint="At the ridge the slope meets the flat roof: intensity * bandwidth = peak. `roof.peak()` "
-    "is in FLOP/s, `roof.bandwidth.value` in GB/s.",
-    praise="Work with fewer FLOP a byte than this waits for memory; work with more waits for the "
-    "arithmetic.",
+    "is in FLOP/s, `roof.bandwidth.value` in GB/s (1 GB is 1e9 bytes).",
+    praise="With fewer FLOP a byte than this memory sets the limit, with more arithmetic does. A "
+    "step may stay far below either.",
 )
 def ridge_point(answer: object, roof: Ceiling) -> str | None:
     """Check the intensity (FLOP/byte) at which fp32 convolution meets the bandwidth."""
     right = roof.ridge("fp32")
-    return wrong_number(answer, right, 0.02, "Mind the units: giga is 1e9 in both.")
+    units = "`roof.peak` is in FLOP/s, `roof.bandwidth.value` in GB/s (1 GB is 1e9 bytes)."
+    return wrong_number(answer, right, 0.02, units)
 
 
 @exercise(

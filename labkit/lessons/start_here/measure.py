@@ -1,15 +1,14 @@
 """What notebook 00 measures: how one would time two arms that do not take turns."""
 
-from statistics import fmean
+from statistics import median
 
 from labkit.compare import Race
 
 
 def first_one_then_the_other(race: Race, first: str, second: str) -> float:
-    """Return the speed ratio as if all steps of `first` had been timed before those of `second`.
+    """Return the median of the first half of `first` / that of the second half of `second`.
 
-    The arms have taken turns, so the first half of one and the second half of the other are what
-    such a measurement would have seen.
+    The arms have taken turns, so that is what timing all of one before the other would compare.
 
     Args:
         race: with at least one pair of timed steps.
@@ -20,4 +19,4 @@ def first_one_then_the_other(race: Race, first: str, second: str) -> float:
         for arm in (first, second)
     }
     half = (len(timed[first]) + 1) // 2
-    return fmean(timed[first][:half]) / fmean(timed[second][-half:])
+    return median(timed[first][:half]) / median(timed[second][-half:])

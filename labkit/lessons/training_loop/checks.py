@@ -34,11 +34,12 @@ def step_order(answer: object) -> str | None:
 @exercise(
     hint="backward adds to `.grad`. It does not replace what is there.",
     praise="Gradients add up until zero_grad: forgotten, it is a bug; wanted, it is gradient "
-    "accumulation (notebook 04).",
+    "accumulation.",
 )
 def summed_gradient(answer: object) -> str | None:
     """Check how many times too large a gradient is after five passes without zero_grad."""
-    doubled = {32: "It does not double with each pass: the same gradient is added each time."}
+    doubles = "It does not double with each pass: the same gradient is added each time."
+    doubled = dict.fromkeys((16, 32), doubles)
     too_far = "Each of the five passes adds the same gradient."
     return wrong_number(answer, 5, 1e-3, too_far, doubled)
 

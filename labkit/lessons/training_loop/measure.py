@@ -1,9 +1,11 @@
 """What notebook 01 measures: the parts of a step, for one batch size and for two in turn."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 
+from labkit.compare import PEAK_MEMORY
 from labkit.measure import interleave
 from labkit.training import Phases, Recipe, Step, Training
 
@@ -11,6 +13,7 @@ PARTS = Phases._fields[:4]
 WARMUP = 3
 FEWEST = 12
 """Steps that are measured at least, also when the live view was stopped at once."""
+FORWARD_MEMORY = replace(PEAK_MEMORY, header="peak MiB a forward pass")
 
 
 def phases_of(seen: Sequence[Step], training: Training) -> list[Phases]:

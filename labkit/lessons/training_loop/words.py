@@ -6,11 +6,11 @@ from gettext import gettext as _
 from statistics import median
 
 from labkit import units
-from labkit.compare import FORWARD_TIME, PEAK_MEMORY, Quantity, Race, Samples
+from labkit.compare import FORWARD_TIME, Quantity, Race, Samples
 from labkit.lessons.lesson import Prediction
 from labkit.lessons.prose import Prose
 from labkit.lessons.reading import Sentences, read, read_all, sentence
-from labkit.lessons.training_loop.measure import shares
+from labkit.lessons.training_loop.measure import FORWARD_MEMORY, shares
 from labkit.measure import Timing, median_interval
 from labkit.training import Phases
 
@@ -21,20 +21,21 @@ SHARES = _("**Of the time of a step: {listed}.** The largest part is {largest}: 
 COUNT = Sentences(
     better=_(
         "The backward pass takes {times:.2f}x the time of the forward pass, and {counted:.2f}x the "
-        "operations. So an operation takes less time there, and the count does not say why."
+        "operations. So for each operation that is counted it takes less time, and the count does "
+        "not say why."
     ),
     worse=_(
         "The backward pass takes {times:.2f}x the time of the forward pass, and only "
-        "{counted:.2f}x the operations. So an operation takes longer there, and the count does not "
-        "say why."
+        "{counted:.2f}x the operations. So for each operation that is counted it takes longer, "
+        "and the count does not say why."
     ),
     same=_(
         "The backward pass takes {times:.2f}x the time of the forward pass, and {counted:.2f}x the "
-        "operations: to within {margin}, the count explains the time."
+        "operations: to within {margin}, time and count agree."
     ),
     unsure=_(
         "The backward pass takes about {times:.2f}x the time of the forward pass, and "
-        "{counted:.2f}x the operations. These steps can't tell whether the count explains the time."
+        "{counted:.2f}x the operations. These steps can't tell whether time and count agree."
     ),
 )
 
@@ -64,20 +65,28 @@ def read_phases(phases: Sequence[Phases], counted: float, guess: Prediction) -> 
 # -- the race of two optimizers --------------------------------------------------------------
 
 WORK = _(
-    "The optimizer took {share:.1%} of the SGD step. Twice that work would give {twice:.3f}x; the "
-    "ratio above means {factor:.1f} ({low:.1f} to {high:.1f}) times that work."
+    "The optimizer took {share:.1%} of the SGD step. If nothing else differs, twice that work "
+    "would give about {twice:.3f}x, and the ratio above means about {factor:.1f} ({low:.1f} to "
+    "{high:.1f}) times that work."
 )
 OPTIMIZER_TIME = Sentences(
-    better=_("{work} The whole step is shorter, so AdamW's part can't be the longer one."),
-    worse=_("{work} The whole step is longer, but by much less than that part."),
-    same=_("{work} The whole step hides it: a small part may grow a lot and stay small."),
+    better=_("{work} The whole step is shorter; then AdamW's part is the shorter one."),
+    worse=_("{work} The whole step is longer, by a smaller factor than that part."),
+    same=_("{work} To within {margin} the whole step takes as long, whatever that part does."),
     unsure=_("{work} That is too wide to say whether the whole step got longer."),
 )
 OPTIMIZER_RESULT = Sentences(
-    better=_("AdamW learned more in as many steps. That may well be worth a longer step."),
-    worse=_("AdamW learned less in as many steps. Judge it by that first."),
-    same=_("Both learned as much in as many steps: the time of a step decides."),
-    unsure=_("Neither has the edge: these few steps and seeds can't tell."),
+    better=_(
+        "With these settings AdamW learned more in as many steps. Weigh it with the time of a step."
+    ),
+    worse=_("With these settings AdamW learned less in as many steps. Judge it by that first."),
+    same=_(
+        "With these settings both learned as much in as many steps, to within {margin}: compare "
+        "the time of a step."
+    ),
+    unsure=_(
+        "With these settings, these few steps and seeds show neither a difference nor its absence."
+    ),
 )
 
 
@@ -114,8 +123,9 @@ def times_the_work(ratio: float, share: float) -> float:
 IMAGE_TIME = Quantity.time("time of an image")
 BATCHES = Sentences(
     better=_(
-        "Images a second: {rates}. That fits a fixed cost of {fixed} a step: {of_small:.0%} of a "
-        "step of {small} images, {of_large:.0%} of one of {large}."
+        "Images a second: {rates}. If a step were a fixed cost and a time for each image, that "
+        "would mean a fixed cost of {fixed}: {of_small:.0%} of a step of {small} images, "
+        "{of_large:.0%} of one of {large}. Two sizes can't test whether it is."
     ),
     worse=_(
         "Images a second: {rates}. An image takes longer in the larger batch, so no fixed cost "
@@ -172,17 +182,22 @@ MODES_MEMORY = Sentences(
     worse=_("Recording keeps no memory that shows here."),
     same=_("Recording keeps no memory that shows here."),
 )
-READING = Sentences(
-    better=_("Reading can't make a step shorter. Something else did: run the cell again. {why}"),
-    worse=_("Here reading has its price. {why}"),
-    same=_("Reading the loss costs nothing that matters here. {why}"),
+READ_SHORTER = _("Reading can't make a step shorter. Chance may be at work: run the cell again.")
+ON_A_CPU = Sentences(
+    better=READ_SHORTER,
+    worse=_("Here reading has its price. This run does not say why."),
+    same=_(
+        "Reading the loss costs nothing that matters here. A CPU has computed the number before "
+        "the next line runs: reading it is a look into memory."
+    ),
 )
-ON_A_CPU = _(
-    "A CPU has computed the number before the next line runs: reading it is a look into memory."
-)
-ON_AN_ACCELERATOR = _(
-    "An accelerator works behind Python's back: each read waits until it has caught up, and then "
-    "it idles until the next orders come."
+ON_AN_ACCELERATOR = Sentences(
+    better=READ_SHORTER,
+    worse=_(
+        "Here reading has its price. An accelerator works behind Python's back: each read waits "
+        "until it has caught up, and then it idles until the next orders come."
+    ),
+    same=_("Reading the loss costs nothing that matters here. This run does not say why."),
 )
 
 
@@ -190,26 +205,27 @@ def read_modes(samples: Samples) -> Prose:
     """Return what the gradient modes save against the first one, which records gradients.
 
     Args:
-        samples: forward times and peak memory of each mode.
+        samples: forward times and peak memory of three modes; the last two record nothing.
     """
     others = [arm for arm in samples.arms if arm != samples.baseline]
     times = {name: samples.verdict(name, on=FORWARD_TIME) for name in others}
-    memory = samples.verdict(others[0], on=PEAK_MEMORY)
-    return Prose(f"{read_all(times, MODES_TIME)}\n\n{read(memory, MODES_MEMORY)}")
+    apart = samples.verdict(others[1], others[0], FORWARD_TIME)
+    memory = read(samples.verdict(others[0], on=FORWARD_MEMORY), MODES_MEMORY)
+    return Prose(f"{read_all(times, MODES_TIME)}\n\n**{apart}**\n\n{memory}")
 
 
 def read_item(samples: Samples, device: str) -> Prose:
     """Return what reading the loss in every step costs on `device` ("cpu", "cuda")."""
-    why = ON_A_CPU if device == "cpu" else ON_AN_ACCELERATOR
-    return read(samples.verdict("read"), READING, why=why)
+    return read(samples.verdict("read"), ON_A_CPU if device == "cpu" else ON_AN_ACCELERATOR)
 
 
 # -- checkpoints -----------------------------------------------------------------------------
 
 FORGETFUL = _(
     "**With the weights alone, {count} of {all} losses differ**, by {mean:.2f} on average and "
-    "{most:.2f} at most. It trains, and nothing warns you: momentum starts at zero, the schedule "
-    "at its beginning, and the batches come in another order."
+    "{most:.2f} at most. It trains, and nothing warns you. Three things differ at once: momentum "
+    "starts at zero, the schedule at its beginning, and the batches come in another order. The "
+    "figure does not say how much each of them costs."
 )
 NOTHING_LOST = _("The losses are the same: nothing but the weights mattered here.")
 SAVE = _(

@@ -18,7 +18,7 @@ from labkit.compression.prune import (
     masked,
     sparsity,
 )
-from labkit.training import Training, train
+from labkit.training import Training, average_weights, train
 
 
 def trained_before(kind: type[torch.optim.Optimizer]) -> tuple[nn.Module, list, object]:
@@ -120,3 +120,13 @@ def test_refuses_bad_values(arguments: dict, message: str) -> None:
         grow(**arguments)
     with pytest.raises(ValueError, match="progress must be"):
         cubic_sparsity(1.5, 0.9)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("make", [lambda: grow(0.8, until=0.5, every=3), None])
+def test_an_average_of_the_weights_is_as_sparse(make, order: int) -> None:
+    recipe = tiny_recipe(epochs=2)
+    masks = magnitude_masks(recipe.training().model, 0.8, together=True)
+    between = (hold(masks) if make is None else make(), average_weights(0.5))[::order]
+    model = recipe.but(between=between).trained()
+    assert sparsity(model) == pytest.approx(0.8, abs=0.01)

@@ -4,11 +4,13 @@ import pytest
 import torch
 from support.common import tiny_model, tiny_recipe
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from labkit import models
 from labkit.compression.agreement import largest_difference
 from labkit.compression.prune import remove_lossless, shrink
-from labkit.training import SGD, Training, train
+from labkit.distributed.parallel.batch_norm import synchronize_batch_norm
+from labkit.training import SGD, Step, Training, train
 
 
 def still(penalty: float, model: nn.Module) -> Training:
@@ -66,3 +68,11 @@ def test_refuses_a_model_without_scales() -> None:
     training = train(model, batches, SGD(lr=0.1).build(model), between=(shrink(0.1),))
     with pytest.raises(ValueError, match="needs a model with batch norms that have scales"):
         next(iter(training))
+
+
+def test_knows_the_lab_s_own_batch_norm() -> None:
+    training = still(1e9, synchronize_batch_norm(tiny_model()))
+    steps = shrink(1e9)(training, iter([Step(0, 0, 1.0, 1.0, (0.0, 0.0, 0.0, 0.0))]))
+    assert len(list(steps)) == 1  # all of it by hand: a forward pass needs other ranks
+    scales = [m.weight for m in training.model.modules() if isinstance(m, _BatchNorm)]
+    assert len(scales) > 3 and not any(scale.any() for scale in scales)

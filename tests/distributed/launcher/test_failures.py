@@ -13,7 +13,17 @@ import psutil
 import pytest
 import torch
 import torch.distributed as dist
-from support.ranks import END, LIMIT, as_main, failing, gone, running, wait_for, wait_for_the_others
+from support.ranks import (
+    END,
+    LIMIT,
+    as_main,
+    command,
+    failing,
+    gone,
+    running,
+    wait_for,
+    wait_for_the_others,
+)
 
 from labkit.distributed import RankError, Ranks, init, launch, tell
 from labkit.distributed.launcher.process import RankProcess
@@ -166,7 +176,7 @@ def test_a_server_that_is_killed_is_told_and_replaced(servers: set[psutil.Proces
     ranks = Ranks(wait_for_the_others, 2, **LIMIT)
     pids = [each.pid for each in running() - servers]
     for server in servers:
-        if "forkserver" in " ".join(server.cmdline()):
+        if "forkserver" in command(server):
             server.kill()
     with pytest.raises(RankError, match="was lost, because the server of all ranks was killed"):
         list(ranks)

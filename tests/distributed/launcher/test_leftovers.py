@@ -19,6 +19,7 @@ from support.ranks import (
     END,
     LAUNCHER,
     LIMIT,
+    command,
     gone,
     running,
     wait_for,
@@ -80,7 +81,7 @@ def test_the_server_is_deaf_to_the_kernels_interrupt(servers: set[psutil.Process
     for server in servers:
         status = Path(f"/proc/{server.pid}/status").read_text()
         (blocked,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigBlk"))
-        if "forkserver" in " ".join(server.cmdline()):
+        if "forkserver" in command(server):
             assert int(blocked, 16) & 1 << (signal.SIGINT - 1)
 
 
@@ -175,7 +176,7 @@ def test_thirty_launches_a_third_of_them_disturbed_leave_nothing(
     servers: set[psutil.Process], tmp_path: Path
 ) -> None:
     chance = random.Random(0)
-    (server,) = (each for each in servers if "forkserver" in " ".join(each.cmdline()))
+    (server,) = (each for each in servers if "forkserver" in command(each))
     files, ports, outcomes = LAUNCHER.num_fds(), set(), []
     for turn in range(30):
         how = ("kill", "close", "interrupt")[turn // 3 % 3] if turn % 3 == 0 else ""

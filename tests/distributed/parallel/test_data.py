@@ -219,6 +219,24 @@ def test_evaluation_in_between_does_not_disturb_accumulation():
         assert sent == [False, False, False, True, False, True]
 
 
+def a_pass_that_is_no_step():
+    with init():
+        ddp = data_parallel(net().train(), accumulate=2, meter=(meter := NetworkMeter()))
+        images, sent = torch.ones(2, 1, 12, 12), []
+        for _ in range(2):
+            ddp(images)  # looked at, without a backward pass
+            ddp.zero_grad()
+            for _ in range(2):
+                ddp(images).sum().backward()
+                sent.append(meter.take()[0] > 0)
+        return sent
+
+
+def test_a_pass_outside_of_a_step_does_not_shift_the_sending():
+    for sent in launch(a_pass_that_is_no_step, deadline=60):
+        assert sent == [False, True, False, True]
+
+
 @pytest.mark.parametrize(
     ("settings", "word"),
     [

@@ -270,7 +270,7 @@ def test_bad_batches_and_schedules_are_refused():
         "microbatches must be",
         "microbatches must be at least 2",
         "stage must be a torch module",
-        "task must be a task, such as next_token()",
+        "task must be a task, such as classify()",
         "inputs and targets must be equally many, a multiple of 2",
         "inputs and targets must be equally many, a multiple of 2",
         "inputs must have the shape of the first step, (4, 1), got (6, 1)",

@@ -71,14 +71,15 @@ STEP = [Span("forward", 0, 0.01), Span("backward", 0.01, 0.03), Span("optimizer"
     ("messages", "early", "covered"),
     [
         ([(0.02, 0.026), (0.022, 0.028), (0.03, 0.031)], 2, 9.0),  # two overlap, one is late
-        ([(0.02, 0.03), (0.022, 0.024), (0.025, 0.026)], 3, 10.0),  # two within another
+        ([(0.02, 0.03), (0.022, 0.024), (0.025, 0.026)], 2, 10.0),  # two within another
         ([(0.03, 0.031)], 0, 1.0),
+        ([(0.028, 0.03)], 0, 2.0),  # the last one never counts
     ],
 )
 def test_timeline(messages, early, covered):
     spans = [*STEP, *(Span("sending", *message) for message in messages)]
     said = words.read_timeline(spans)
-    assert f"left in {len(messages)} messages. {early} of them began" in said
+    assert f"left in {len(messages)} messages. Of all but the last, {early} began" in said
     assert f"on its way for {covered:.1f} ms of a step of 32.0 ms" in said
 
 
@@ -133,19 +134,23 @@ def test_scaling_reads_three_verdicts():
     assert "You predicted 2x" in said
     for over in ("one process", "one rank's part", "threads"):
         assert str(scaling.verdict("processes", over)) in said
+    assert str(scaling.verdict("threads", "one process")) in said
 
 
 @pytest.mark.parametrize(
     ("latency", "fate"),
-    [(1e-6, "too high"), (1e-2, "too low"), (1.4e-3, "As good as right")],
+    [(1e-6, "% too high"), (1e-2, "% too low"), (1.4e-3, "as good as right")],
 )
 def test_the_model_of_a_step_is_judged_as_a_prediction(latency, fate):
-    """The model is right if it promises the 0.9 that are measured, to within the margin."""
+    """The model is right if it predicts the 0.9 that are measured, to within the margin."""
     cost = StepCost(0.0, 1e-4, MessageCost(latency, 1e-12), 310_696)
     times = {CEILING: [0.9] * 9, "one message": [1.0] * 9}
     said = words.read_cost(cost, Samples.of_timings(times, measure.ROUND_OF_STEPS))
-    assert fate in said and f"promises {cost.efficiency(128, 2):.2f} of the ceiling's speed" in said
-    assert f"A message: {1e6 * latency:.0f} µs" in said
+    assert (
+        fate in said and f"predicted {cost.efficiency(128, 2):.2f} of the ceiling's speed" in said
+    )
+    assert f"A message: {1e6 * latency:.0f} µs" in said and "You predicted" not in said
+    assert "computes for 12.8 ms; the ceiling above took 300.0 (300.0 to 300.0) ms a step" in said
 
 
 def test_rules_are_read_from_their_verdicts():
@@ -174,6 +179,9 @@ def test_a_training_says_what_was_sent_and_compares_image_by_image():
     right = torch.arange(500) % 5 > 0
     ranks = [(right.float(), 310_696 * 50, 50), ((right & (torch.arange(500) > 99)).float(), 0, 50)]
     said = words.read_training(ranks, right.float(), 310_696)
-    assert "**311 kB a step from each rank**; the arithmetic said 311 kB. 15.5 MB" in said
+    assert (
+        "**311 kB a step from each rank, if its buckets travel in a ring**; the arithmetic" in said
+    )
+    assert "said 311 kB." in said and "15.5 MB" in said
     assert "rank 0 over one process, accuracy: can't tell" in said
     assert "rank 1 over one process, accuracy: -16.00 points: less accurate" in said

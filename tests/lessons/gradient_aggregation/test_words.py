@@ -67,6 +67,10 @@ def test_checks(check, right, wrong):
     check_is_sound(check, right, wrong)
 
 
+def test_a_whole_number_will_do_for_a_ratio():
+    assert checks.low_rank_ratio(26).right
+
+
 def test_the_numbers_of_resnet18():
     from torchvision.models import resnet18
 

@@ -88,14 +88,14 @@ def test_safe_scales(activations, said):
 @pytest.mark.parametrize(
     ("skipped", "said"),
     [
-        ([True] * 4, ["4 of 4 steps", "4 of them came at the start", "down to 4;"]),
-        ([True, True, False, True], ["3 of 4 steps", "2 of them", "down to 2;"]),
-        ([False] * 4, ["0 of 4 steps", "0 of them", "down to 8;"]),
+        ([True] * 4, ["4 of 4 steps", "4 of them came at the start"]),
+        ([True, True, False, True], ["3 of 4 steps", "2 of them"]),
+        ([False] * 4, ["0 of 4 steps", "0 of them"]),
     ],
 )
 def test_read_scale(skipped, said):
-    text = words.read_scale([8.0, 4.0, 2.0, 4.0], skipped).replace(". It", "; it")
-    assert all(part in text for part in [*said, "it doubled 1 times"]), text
+    text = words.read_scale([8.0, 4.0, 2.0, 4.0], skipped)
+    assert all(part in text for part in [*said, "scale was 2.", "It doubled 1 times"]), text
 
 
 def test_the_smallest_loss_is_compared_image_by_image():

@@ -82,6 +82,8 @@ def test_ticket(nets):
     halfway = prune.masked(start, masks)
     with torch.no_grad():
         halfway.norm.bias += 1
+    warm = prune.masked(start, masks)
+    warm.train()(torch.rand(2, 1, 28, 28))  # moves its running statistics
     wrong = {
         start: "Take a copy",
         trained: "Take a copy",
@@ -89,6 +91,7 @@ def test_ticket(nets):
         prune.masked(start, prune.magnitude_masks(start, 0.9)): "are not zero",
         prune.masked(trained, masks): "trained weights. Rewind",
         halfway: "must be what it was before",
+        warm: "running statistics",
         models.convnet(width=5): "other layers",
         models.mlp(): "other layers",
         3: "A model is wanted",
@@ -98,3 +101,10 @@ def test_ticket(nets):
         prune.masked(start, masks),
         wrong,
     )
+
+
+def test_a_ticket_of_a_start_that_was_masked_in_place_is_refused(nets):
+    start, trained, masks = nets
+    start.load_state_dict(prune.masked(start, masks).state_dict())
+    said = checks.ticket(copy.deepcopy(start), start, trained, masks)
+    assert said.right is False and "`start` itself is masked" in said.message

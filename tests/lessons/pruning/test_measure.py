@@ -72,7 +72,7 @@ def test_peak_memory_is_foretold(stem, inner, second):
         predicted, measured = (int(text.replace(",", "")) for text in (predicted, measured))
         if name.startswith("peak"):
             # with the peak in the last block, some workspace of a kernel comes on top
-            assert measured == pytest.approx(predicted, rel=0.05 if stem == 4 else 1e-3)
+            assert measured == pytest.approx(predicted, rel=0.1 if stem == 4 else 1e-3)
         else:
             assert measured == predicted
 

@@ -65,3 +65,4 @@ def test_what_the_exercises_take_for_right_is_what_the_library_does():
     made = grid(-1.0, 3.0)
     assert checks.scale_and_zero_point((made.scale.item(), made.zero_point.item())).right
     assert checks.scale_and_zero_point([4 / 255, 64]).right
+    assert checks.scale_and_zero_point((0.0157, 64)).right  # three digits will do

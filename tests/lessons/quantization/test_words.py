@@ -13,8 +13,10 @@ POINTS = Quantity.of(ACCURACY)
 ALONE = {
     "SPEED": (LATENCY, {"allowed": 4.2}),
     "KEPT": (LATENCY, {}),
+    "KEPT_RIGHT": (POINTS, {}),
     "AWARE": (POINTS, {}),
     "CONTROL": (POINTS, {}),
+    "BOTH": (LATENCY, {"alone": 2.07}),
 }
 TOGETHER = {"STATIC": POINTS, "LANGUAGE": LATENCY, "WEIGHTS": LATENCY, "BITS": POINTS}
 
@@ -39,7 +41,7 @@ def test_many_are_told_by_what_they_share(name: str) -> None:
 def test_figures_stand_in_the_sentences() -> None:
     limits = Int8Limits(0.006, 0.002, "avx-vnni", 4.0, moving=True)
     roof = words.ROOF.format(limits=limits, kernels=limits.kernels, fp32=6.0, int8=2.0)
-    assert "**avx-vnni**" in roof and "**3.0x at best**" in roof
+    assert "**avx-vnni**" in roof and "**3.0 times less**" in roof
     told = words.FILE.format(predicted=1000, tensors=1000, header=100, smaller=3.64)
     assert "stored **1,000**" in told and "**3.64 times smaller**" in told
     assert "12.0 dB" in words.GRIDS.format(gain=12.04, worth=2.0)

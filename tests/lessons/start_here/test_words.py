@@ -1,7 +1,7 @@
 """Notebook 00: every check accepts the solution and refuses wrong answers; words fit results."""
 
 import itertools
-from statistics import fmean
+from statistics import median
 
 import pytest
 from support.common import SILLY, refuses, tiny_recipe
@@ -9,7 +9,7 @@ from support.verdicts import each_call, planted
 
 from labkit import Race
 from labkit.compare.record import Record
-from labkit.lessons import sentence
+from labkit.lessons import Prediction, sentence
 from labkit.lessons.reading import FEW
 from labkit.lessons.start_here import checks, measure, words
 from labkit.measure import Ceiling, Estimate, standing
@@ -68,7 +68,7 @@ def test_fair_race() -> None:
 
 
 def test_each_outcome_has_its_meaning() -> None:
-    for sentences in (words.LAYOUT, words.COPY):
+    for sentences in (words.LAYOUT, words.ACCURACY, words.COPY):
         told = [sentence(verdict, sentences) for verdict in each_call().values()]
         assert len(set(told)) == 5
     assert "**b**" in sentence(planted("better"), words.LAYOUT)
@@ -81,16 +81,31 @@ def test_reading_a_race_of_equals_one_after_the_other() -> None:
     slower = [0.1 * (1 + number / 40) for number in range(40)]  # the machine gets slower and slower
     for arm in ("a", "b"):
         race.records[arm].append(Record(0, list(range(40)), slower, [1.0] * 40))
-    early, late = fmean(slower[3:22]), fmean(slower[-19:])
+    early, late = median(slower[3:22]), median(slower[-19:])
     assert measure.first_one_then_the_other(race, "a", "b") == pytest.approx(early / late, rel=0.02)
     prose = words.read_sequential(race, "a", "b")
-    assert "from 1.00x to 1.00x" in prose and "would have said 0.7" in prose
-    assert f"says {race.verdict('b').figures}" in prose
+    assert "from 1.00x to 1.00x" in prose and "gives 0.7" in prose
+    assert f"all rounds is {race.verdict('b').figures}" in prose
+
+
+def test_the_layouts_are_read_by_time_and_by_accuracy() -> None:
+    arms = {"contiguous": tiny_recipe(), "channels_last": tiny_recipe()}
+    race = Race(arms, seeds=1)
+    prose = words.read_layout(race, Prediction(1.0))
+    for on in ("step time", "accuracy"):
+        assert f"**{race.verdict('channels_last', on=on)}**" in prose
+    assert FEW in prose and words.ACCURACY.few in prose and prose.count("You predicted") == 1
 
 
 def test_reading_the_standings() -> None:
     compute = standing(int(2e9), int(1e8), 0.05, roof())
     memory = standing(int(2e8), int(1e8), 0.05, roof())
+    cached = standing(int(2e8), int(1e8), 0.005, roof())  # twice as fast as memory allows
     prose = words.read_standings({"slow": compute, "wide": memory})
-    assert "**slow**: a step takes 50 ms and reaches 40 GFLOP/s, 33% of the 120" in prose
+    assert "200% of the 20 under the roof" in words.read_standings({"cached": cached})
+    assert "put it above" in prose and "the race decides" in prose
+    assert (
+        "**slow**: a step takes 50 ms and reaches 40 GFLOP/s, 33% of the 120 under the roof"
+        in prose
+    )
     assert prose.count("arithmetic sets the limit") == prose.count("memory sets the limit") == 1

@@ -11,6 +11,7 @@ import psutil
 import pytest
 import torch
 from support.common import tiny_data
+from support.ranks import command
 
 from labkit.lessons.training_loop import crash
 from labkit.training import checkpoint
@@ -80,8 +81,5 @@ def test_a_training_that_nobody_listens_to_ends(tmp_path: Path):
 
 
 def no_children() -> bool:
-    return not [
-        c
-        for c in psutil.Process().children()
-        if "lessons.training_loop.crash" in " ".join(c.cmdline())
-    ]
+    children = psutil.Process().children()
+    return not any("lessons.training_loop.crash" in command(child) for child in children)

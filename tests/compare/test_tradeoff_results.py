@@ -92,12 +92,12 @@ def test_refuses_questions_it_cannot_answer() -> None:
     tradeoff = made()
     for quantity in ("accuracy", "latency"):
         assert tradeoff.verdict("small", on=quantity).call == "too few"
-    assert tradeoff.reading("small").call == "too few"
+    assert tradeoff.reading("small", allowed=0.3).call == "too few"
     done(tradeoff)
     with pytest.raises(ValueError, match="there is no arm 'big'; there are base, small"):
         tradeoff.verdict("big")
     with pytest.raises(ValueError, match="no arm 'big'"):
-        tradeoff.reading("small", over="big")
+        tradeoff.reading("small", allowed=0.3, over="big")
     with pytest.raises(ValueError, match="on must be one of accuracy, latency, got 'speed'"):
         tradeoff.verdict("small", on="speed")
     with pytest.raises(ValueError, match="allowed must be points of accuracy, 0 or more, got -1"):
