@@ -6,16 +6,17 @@
 #
 # Variables, such as  make lab PYTHON=python3.12
 #   PYTHON      the Python to build .venv with: 3.11, 3.12 or 3.13
-#   PIP_EXTRA   words for pip. PyPI's torch for Linux is built for CUDA and takes 5 GB of disk; the
-#               build for CPUs takes a fraction of it:
-#               make lab PIP_EXTRA="--extra-index-url https://download.pytorch.org/whl/cpu"
+#   PIP_EXTRA   words for pip, in place of those that labkit/cli/installing.py chooses: on Linux
+#               without an NVIDIA GPU it takes PyTorch's build for CPUs, if CPU_INDEX answers
+#   CPU_INDEX   where that build lies: an index of PyTorch's, or your own copy of it
 #   PROCESSES   how many tests run at the same time
 
 PYTHON    ?=
-PIP_EXTRA ?=
+CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 PROCESSES ?= 2
 VENV      := .venv
 RUN       := $(VENV)/bin/python
+ASK       := -I labkit/cli/installing.py
 
 .PHONY: lab test bench notebooks clean
 .DELETE_ON_ERROR:
@@ -41,6 +42,13 @@ clean:
 	rm -rf $(VENV) results build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	rm -f data/FashionMNIST/raw/*-ubyte
 
+# What somebody has said themselves, even if it is nothing, wins.
+ifeq ($(origin PIP_EXTRA),undefined)
+PIP_WORDS = $$($(RUN) $(ASK) words "$(CPU_INDEX)")
+else
+PIP_WORDS = $(PIP_EXTRA)
+endif
+
 # One stamp for each set of extras, written when pip has ended well. If pip was interrupted there is
 # no stamp and the next make goes on: a package that lacks its RECORD was cut short, so it is
 # forgotten and installed again. A .venv whose Python is gone or that was moved here from another
@@ -53,11 +61,11 @@ endif
 
 $(VENV)/%.stamp: pyproject.toml
 	@{ $(WHOLE) && $(RUN) -m pip --version; } >/dev/null 2>&1 || { $(find_python) && \
-		echo "building $(VENV) with $$python" && "$$python" -m venv --clear $(VENV); }
+		"$$python" $(ASK) check && echo "building $(VENV) with $$python" && "$$python" -m venv --clear $(VENV); }
 	@for package in $(VENV)/lib/python*/site-packages/*.dist-info; do \
 		test -f "$$package/RECORD" || rm -rf "$$package"; done
 	@echo "installing labkit[$*]; the first time this takes some minutes"
-	@$(RUN) -m pip install --quiet --disable-pip-version-check $(PIP_EXTRA) --editable ".[$*]"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check $(PIP_WORDS) --editable ".[$*]"
 	@touch $@
 
 # Sets the shell variable "python", or says what is missing.

@@ -5,12 +5,22 @@ from dataclasses import dataclass
 from html import escape
 
 
+def one_line(text: str) -> str:
+    """Return text that stays in its line and cannot command a terminal.
+
+    Names come from files of other people. Any white space becomes a space; what cannot be seen,
+    such as the escape before a colour or a mark that turns the direction of writing, becomes �.
+    """
+    return "".join(" " if c.isspace() else c if c.isprintable() else "\ufffd" for c in text)
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows of text under headers; an optional note below.
 
     Raises:
         ValueError: a row has another number of cells than `headers`.
+        TypeError: a cell is no text.
     """
 
     headers: tuple[str, ...]
@@ -21,11 +31,15 @@ class Table:
         for row in self.rows:
             if len(row) != len(self.headers):
                 raise ValueError(f"a row must have {len(self.headers)} cells, got {len(row)}")
+        for cell in (cell for row in (self.headers, *self.rows) for cell in row):
+            if not isinstance(cell, str):
+                raise TypeError(f"a cell of rows must be text, got {cell!r}")
 
     def __str__(self) -> str:
-        widths = [max(map(len, column)) for column in zip(self.headers, *self.rows, strict=True)]
+        headers, *rows = [tuple(map(one_line, row)) for row in (self.headers, *self.rows)]
+        widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
         rule = tuple("─" * width for width in widths)
-        lines = [_line(row, widths) for row in (self.headers, rule, *self.rows)]
+        lines = [_line(row, widths) for row in (headers, rule, *rows)]
         return "\n".join([*lines, *([self.note] if self.note else [])])
 
     def __repr__(self) -> str:

@@ -20,23 +20,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass
 from functools import singledispatch
 from time import perf_counter
-from typing import (
-    Any,
-    Generic,
-    Literal,
-    NamedTuple,
-    Protocol,
-    TypeAlias,
-    TypeVar,
-    runtime_checkable,
-)
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy
 from numpy.typing import NDArray
 
 from labkit.table import Table
 
-FloatArray: TypeAlias = NDArray[numpy.float32]
+FloatArray = NDArray[numpy.float32]
 Result = TypeVar("Result")
 
 
@@ -68,7 +59,7 @@ class Panel:
     def __post_init__(self) -> None:
         if not self.series or len(set(self.series)) != len(self.series):
             raise ValueError(f"series must be different names, at least one, got {self.series!r}")
-        if len(self.x_labels) not in (1, 2):
+        if not len(set(self.x_labels)) == len(self.x_labels) in (1, 2):
             raise ValueError(f"x_labels must hold one or two labels, got {self.x_labels!r}")
         if self.kind not in ("lines", "scatter", "stacked", "lane"):
             kinds = '"lines", "scatter", "stacked" or "lane"'
@@ -104,7 +95,7 @@ class Status:
     note: str = ""
 
 
-Drawn: TypeAlias = Mapping[str, tuple[float, ...]] | Iterable[Point]
+Drawn = Mapping[str, tuple[float, ...]] | Iterable[Point]
 """What is drawn of a result: {series: (x, y)}, or (x, y, x2) where there are two x labels. Points
 are needed where two panels have series of one name."""
 
@@ -184,6 +175,7 @@ class Watched(Generic[Result]):
             for panel, axes in reversed(list(enumerate(panels)))  # of two, the first one holds
             for series, name in enumerate(axes.series)
         }
+        self._known = {(i, j) for i, axes in enumerate(panels) for j in range(len(axes.series))}
         self._new: list[Point] = []
         self._seconds = 0.0
 
@@ -191,7 +183,7 @@ class Watched(Generic[Result]):
         """Wait for one more result, and note its points.
 
         Raises:
-            ValueError: `point` named a series that no panel has.
+            ValueError: `point` gave a series that no panel has.
         """
         began = perf_counter()
         try:
@@ -205,8 +197,13 @@ class Watched(Generic[Result]):
 
     def _points(self, drawn: Drawn) -> Iterable[Point]:
         if not isinstance(drawn, Mapping):
-            return drawn
-        for name in drawn:
+            points = tuple(drawn)
+            if wrong := {point[:2] for point in points} - self._known:
+                raise ValueError(f"point gave (panel, series) {sorted(wrong)}, which do not exist")
+            return points
+        for name, place in drawn.items():
+            if len(place) not in (2, 3):
+                raise ValueError(f"point gave {place!r} for {name!r}, not (x, y) or (x, y, x2)")
             if name not in self._places:
                 known = ", ".join(self._places)
                 raise ValueError(f"point gave the series {name!r}, which no panel has: {known}")
@@ -222,8 +219,9 @@ class Watched(Generic[Result]):
         done, total = len(self.results), self._total
         if total is None:
             return Status(None, note=f"{done:,} {self._each} so far.")
-        left = (total - done) * self._seconds / done / 60 if done else None
-        return Status(done / total if total else 1.0, left, f"{done:,} of {total:,} {self._each}.")
+        left = max(0, total - done) * self._seconds / done / 60 if done else None
+        progress = min(1.0, done / total) if total else 1.0  # `total` may have been a guess
+        return Status(progress, left, f"{done:,} of {total:,} {self._each}.")
 
     def table(self) -> Table | None:
         """Return the table of the results so far, if `watch` was told how to make one."""

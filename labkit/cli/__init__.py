@@ -9,8 +9,13 @@ Exit codes: 0 all well, 1 something failed, 2 the command was not understood, 13
 
 import argparse
 import importlib
+import io
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+
+from labkit.files import clone
 
 COMMANDS = {
     "lab": "open JupyterLab on the first notebook",
@@ -34,10 +39,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, description in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=description, description=description)
         if name in words[:1]:
-            module = importlib.import_module(f"labkit.cli.{name}")
+            try:
+                module = importlib.import_module(f"labkit.cli.{name}")
+            except ModuleNotFoundError as error:  # labkit was installed without its extra "lab"
+                print(f"labkit {name} needs {error.name}; {install()}", file=sys.stderr)
+                return 2
             module.add_arguments(subparser)
             subparser.set_defaults(main=module.main)
     arguments = parser.parse_args(words)
+    _settle()
     try:
         return int(arguments.main(arguments))
     except UsageError as error:
@@ -46,6 +56,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"labkit {arguments.command}: interrupted", file=sys.stderr)
         return 130
+
+
+def _settle() -> None:
+    """Make folders absolute, and let a terminal that knows few signs replace the others.
+
+    Notebooks run in folders of their own, where a relative LABKIT_RESULTS would be another one.
+    """
+    for name in ("LABKIT_DATA", "LABKIT_RESULTS"):
+        if folder := os.environ.get(name):
+            os.environ[name] = str(Path(folder).absolute())
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def install() -> str:
+    """Return how to install what is missing."""
+    if clone():
+        return "install it with: pip install -e '.[lab]'"
+    return "install it with pip, or clone the project and run: make lab"
 
 
 class UsageError(Exception):

@@ -15,9 +15,12 @@ from labkit.cli import UsageError
 from labkit.compare import scoreboard
 from labkit.compare.cells import NOTHING
 from labkit.files import results_folder
-from labkit.table import Table
+from labkit.table import Table, one_line
 
 HEADINGS = ("notebook", "profile", "what", "figure", "value", "95 % interval", "n", "machine")
+WIDEST = 120
+"""Characters of a cell."""
+MOST_FAULTS = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,23 +30,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Print or merge; 1 when a file cannot be read or written."""
+    """Print or merge; 1 when a file cannot be read or written, or holds lines that are no rows.
+
+    Those are named and left out of what is printed. Nothing is merged where there are any: the
+    merged file may be to take the place of the others.
+    """
     files = arguments.files or [results_folder() / "scoreboard.jsonl"]
     for file in files:
         if not file.is_file():
             raise UsageError(f"no scoreboard {file}; 'labkit run 00' writes one")
+    faults: list[str] = []
     try:
         if arguments.merge:
             scoreboard.merge(files, arguments.merge)
             files = [arguments.merge]
-        print(table(scoreboard.read(files)))
+        print(table(scoreboard.read(files, faults)))
     except (OSError, ValueError) as error:
-        print(f"labkit board: {error}", file=sys.stderr)
-        return 1
-    except KeyError as error:
-        print(f"labkit board: a figure lacks {error}; see labkit.compare", file=sys.stderr)
-        return 1
-    return 0
+        faults.append(str(error))
+    more = [f"and {len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else []
+    for fault in faults[:MOST_FAULTS] + more:
+        print(f"labkit board: {one_line(fault)}", file=sys.stderr)
+    return 1 if faults else 0
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> Table:
@@ -55,8 +62,13 @@ def table(rows: Iterable[Mapping[str, Any]]) -> Table:
         for name, figure in row["figures"].items():
             where = (row["notebook"], row["profile"], row["what"])
             shown = _value(figure), _interval(figure), str(figure["n"])
-            lines.append((*where, name, *shown, machine))
+            lines.append(tuple(map(shorten, (*where, name, *shown, machine))))
     return Table(HEADINGS, tuple(lines))
+
+
+def shorten(text: str) -> str:
+    """Return the beginning of a text that would make its column absurdly wide."""
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"
 
 
 def _value(figure: Mapping[str, Any]) -> str:

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from labkit.cli import install
 from labkit.data.files import data_root, expected_hashes
 from labkit.facts import Facts, machine_facts
-from labkit.files import results_folder, sha256
+from labkit.files import clone, results_folder, sha256
 
 MEMORY_GIB_NEEDED = 1.5  # a notebook peaks at 1.2 GB, JupyterLab takes 0.2
-INSTALL = "pip install -e '.[lab]'"
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def check_requirements(requirements: Sequence[str] | None) -> Check:
         requirements: as in the metadata of the installed package; None if it is not installed.
     """
     if requirements is None:
-        return Check("packages", "note", "labkit runs from its folder, not installed", INSTALL)
+        return Check("packages", "note", "labkit runs from its folder, not installed", install())
     from packaging.requirements import Requirement
 
     faults, found = [], []
@@ -148,7 +148,7 @@ def check_requirements(requirements: Sequence[str] | None) -> Check:
         elif requirement.name in {"torch", "torchvision", "jupyterlab", "ipywidgets", "anywidget"}:
             found.append(f"{requirement.name} {version}")
     if faults:
-        return Check("packages", "problem", "; ".join(faults), INSTALL)
+        return Check("packages", "problem", "; ".join(faults), install())
     return Check("packages", "ok", ", ".join(found) or "all in range")
 
 
@@ -156,7 +156,7 @@ def check_kernel(version: str | None) -> Check:
     """Do widgets move, and do Pause and Stop answer, while a cell or a training runs?"""
     name = "live widgets"
     if version is None:
-        return Check(name, "problem", "ipykernel is missing", INSTALL)
+        return Check(name, "problem", "ipykernel is missing", install())
     major, minor = (int(part) for part in version.split(".")[:2])
     if (major, minor) == (7, 0):
         found = f"ipykernel {version} loses every update that comes from a thread"
@@ -171,7 +171,7 @@ def check_kernel(version: str | None) -> Check:
 def check_kernel_python(python: str | None) -> Check:
     """The kernel "python3" must be this environment's Python."""
     if python is None:
-        return Check("kernel", "problem", "there is no kernel 'python3'", INSTALL)
+        return Check("kernel", "problem", "there is no kernel 'python3'", install())
     # A bare "python" becomes this one. Links stay as they are: two environments of the same Python
     # hold links to one program.
     if not (python.startswith("python") or Path(python).parent == Path(sys.executable).parent):
@@ -185,6 +185,8 @@ def check_data(faults: Sequence[str]) -> Check:
     """The data that ships must be whole."""
     if faults:
         advice = "git checkout -- data/   (or the script data/make_….py)"
+        if clone() is None:
+            advice = "set LABKIT_DATA to the folder data/ of a clone of the project"
         return Check("data", "problem", "; ".join(faults), advice)
     return Check("data", "ok", "all files are there, SHA-256 as stated")
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from labkit.cli import UsageError, places
+from labkit.cli import UsageError, install, places
 
 FIRST_NOTEBOOK = "notebooks/00_start_here.ipynb"
 
@@ -47,7 +47,7 @@ def command(root: Path, browser: bool = True) -> list[str]:
 def main(arguments: argparse.Namespace) -> int:
     """Start JupyterLab in place of this process (on Windows: wait for it)."""
     if importlib.util.find_spec("jupyterlab") is None:
-        raise UsageError("JupyterLab is not installed; install it with: pip install -e '.[lab]'")
+        raise UsageError(f"JupyterLab is not installed; {install()}")
     words = command(places.root(), browser=not arguments.no_browser)
     if sys.platform == "win32":
         return subprocess.call(words)

@@ -7,6 +7,7 @@ installed package. The clone is found from this file's own place.
 from pathlib import Path
 
 from labkit.cli import UsageError
+from labkit.files import clone
 
 
 def root() -> Path:
@@ -15,22 +16,33 @@ def root() -> Path:
     Raises:
         UsageError: labkit was installed without its notebooks.
     """
-    folder = Path(__file__).resolve().parents[2]
-    if not (folder / "notebooks").is_dir():
+    folder = clone()
+    if folder is None:
         raise UsageError(
-            f"there is no notebooks folder in {folder}: clone the project and install it with "
+            "labkit was installed without its notebooks: clone the project and install it with "
             "'pip install -e .[lab]', or run 'make lab'"
         )
     return folder
 
 
-def find_notebooks(wanted: list[str], folder: Path) -> list[Path]:
+def notebooks() -> Path | None:
+    """Return the folder of the project's notebooks, or None if labkit was installed without."""
+    return root() / "notebooks" if clone() else None
+
+
+def find_notebooks(wanted: list[str], folder: Path | None) -> list[Path]:
     """Return the notebooks that words such as "03", "3", "03_precision", a path or "all" name.
+
+    Args:
+        wanted: the words.
+        folder: of the project's notebooks; None if there is none: then only paths name any.
 
     Raises:
         UsageError: a word names no notebook, or more than one; the message lists those there are.
     """
-    there = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    if folder is None and not all(word.endswith(".ipynb") for word in wanted):
+        folder = root()  # says what is missing
+    there = sorted(folder.glob("[0-9][0-9]_*.ipynb")) if folder else []
     found: list[Path] = []
     for word in wanted:
         matches = there if word == "all" else _matches(word, there)
@@ -46,5 +58,5 @@ def _matches(word: str, there: list[Path]) -> list[Path]:
         path = Path(word).absolute()
         return [path] if path.is_file() else []
     if word.isdecimal():
-        return [path for path in there if int(path.name[:2]) == int(word)]
+        return [path for path in there if path.name[:2] == word.lstrip("0").zfill(2)]
     return [path for path in there if path.stem == word]

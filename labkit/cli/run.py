@@ -22,13 +22,16 @@ from nbclient.exceptions import CellControlSignal
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillException, PapermillExecutionError
 
-from labkit.cli import UsageError, places, store
+from labkit.cli import UsageError, bounded, foreign, places, store
 from labkit.cli.memory import ProcessWatch
 from labkit.files import atomic_path, results_folder
 from labkit.lessons import minutes
+from labkit.table import one_line
 
 # Seconds that one cell may take, for each profile.
 PROFILES = {"smoke": 120, "quick": 900, "full": 14_400}
+LONGEST = 500
+"""Characters of an error that is printed; all of it stands in the page."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,34 +51,43 @@ def main(arguments: argparse.Namespace) -> int:
     """Run all notebooks that were named; go on after a failure, and return 1 at the end."""
     if arguments.profile not in PROFILES:
         raise UsageError(f"no profile {arguments.profile!r}; there are: {', '.join(PROFILES)}")
-    notebooks = places.find_notebooks(arguments.notebooks, places.root() / "notebooks")
+    notebooks = places.find_notebooks(arguments.notebooks, places.notebooks())
     for path in notebooks:
         read(path)
     try:
         with terminate_interrupts():
-            passed = [run(path, arguments.profile, arguments.store) for path in notebooks]
+            passed = [
+                run(path, arguments.profile, arguments.store, name)
+                for path, name in zip(notebooks, names_of_results(notebooks), strict=True)
+            ]
     except OSError as error:
         print(f"labkit run: {error}", file=sys.stderr)
         return 1
     return 0 if all(passed) else 1
 
 
+def names_of_results(notebooks: list[Path]) -> list[str]:
+    """Return the names of the results: those of the notebooks, with numbers where two are alike."""
+    names: list[str] = []
+    for path in notebooks:
+        tries = (f"{path.stem}{end}" for end in ("", *(f"-{n}" for n in range(2, 10**6))))
+        names.append(next(name for name in tries if name not in names))
+    return names
+
+
 def read(notebook: Path) -> NotebookNode:
-    """Read a notebook that can be run.
+    """Read a notebook that can be run; see `foreign.read`.
 
     Raises:
         UsageError: the file is no notebook, or has no cell for the parameters.
     """
-    try:
-        content: NotebookNode = nbformat.read(notebook, as_version=4)
-    except (ValueError, nbformat.ValidationError) as error:
-        raise UsageError(f"{notebook.name} is not a notebook: {error}") from error
+    content = foreign.read(notebook)
     if not any("parameters" in cell.metadata.get("tags", []) for cell in content.cells):
         raise UsageError(f"{notebook.name}: no cell has the tag 'parameters'")
     return content
 
 
-def run(notebook: Path, profile: str, keep: bool = False) -> bool:
+def run(notebook: Path, profile: str, keep: bool = False, name: str = "") -> bool:
     """Execute one notebook, print progress, and say whether it passed.
 
     The executed copy goes to `results/NAME.PROFILE.ipynb`; of a failed run also an HTML page.
@@ -85,10 +97,12 @@ def run(notebook: Path, profile: str, keep: bool = False) -> bool:
         profile: a key of `PROFILES`.
         keep: store the cleaned outputs in `notebook` when the run passed, and note how long it took
             if it is one of the project's.
+        name: of the results; that of the notebook when left out.
     """
+    before = notebook.read_bytes()
     original = read(notebook)
-    timed = keep and notebook.parent == places.root() / "notebooks"
-    output = results_folder() / f"{notebook.stem}.{profile}.ipynb"
+    timed = keep and notebook.parent == places.notebooks()
+    output = results_folder() / f"{name or notebook.stem}.{profile}.ipynb"
     output.parent.mkdir(parents=True, exist_ok=True)
     os.environ.update(LABKIT_PROFILE=profile, LABKIT_RESULTS=str(output.parent))
     print(f"{notebook.name} ({profile})", flush=True)
@@ -97,12 +111,12 @@ def run(notebook: Path, profile: str, keep: bool = False) -> bool:
     start = time.monotonic()
     with ProcessWatch() as watch:
         progress = Progress(original, watch)
-        error = execute(notebook, output, profile, progress)
+        error = execute(original, output, profile, progress, notebook.parent)
     left = watch.end_survivors()
     if error is None and left:
         error = f"processes outlived the notebook: {', '.join(left)}"
     if error is None and keep:
-        error = keep_outputs(original, notebook, output, profile)
+        error = keep_outputs(original, notebook, output, profile, before)
     if error is None and timed:
         took = minutes.StoredRun(round(progress.seconds, 1), float(f"{step:.3g}"))
         minutes.store_run(notebook.stem[:2], profile, took)
@@ -146,16 +160,19 @@ class Progress:
         print(f"  {self.done:3}/{self.total} {cell['id']:32} {seconds:7.1f} s{warned}", flush=True)
 
 
-def execute(notebook: Path, output: Path, profile: str, progress: Progress) -> str | None:
+def execute(
+    notebook: NotebookNode, output: Path, profile: str, progress: Progress, folder: Path
+) -> str | None:
     """Execute `notebook` into `output`; return None, or the cell and the error in one line."""
     try:
         papermill.execute_notebook(
             notebook,
-            output,
+            str(output).replace("{", "{{").replace("}", "}}"),  # papermill fills in parameters
             parameters={"profile": profile},
+            engine_name=bounded.NAME,
             kernel_name="python3",
             language="python",
-            cwd=notebook.parent,
+            cwd=folder,
             progress_bar=False,
             execution_timeout=PROFILES[profile],
             iopub_timeout=60,
@@ -165,16 +182,19 @@ def execute(notebook: Path, output: Path, profile: str, progress: Progress) -> s
             on_cell_executed=progress.finished,
         )
     except PapermillExecutionError as error:
-        return f"cell {progress.current}: {error.ename}: {error.evalue}"
+        name = error.ename.replace("_IncompleteInputError", "SyntaxError")  # Python 3.13's
+        return f"cell {progress.current}: {one_line(f'{name}: {error.evalue}')[:LONGEST]}"
     except (PapermillException, CellControlSignal, RuntimeError, TimeoutError) as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return f"cell {progress.current}: {first_line}"
+        return f"cell {progress.current}: {one_line(first_line)[:LONGEST]}"
     return None
 
 
-def keep_outputs(original: NotebookNode, notebook: Path, output: Path, profile: str) -> str | None:
+def keep_outputs(
+    original: NotebookNode, notebook: Path, output: Path, profile: str, before: bytes
+) -> str | None:
     """Store the outputs in the notebook; return None, or why they were not stored."""
-    if nbformat.read(notebook, as_version=4) != original:
+    if notebook.read_bytes() != before:
         return "the notebook was changed during the run, its outputs were not stored"
     result = store.stored(original, nbformat.read(output, as_version=4), profile)
     with atomic_path(notebook) as temporary:

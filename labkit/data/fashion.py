@@ -9,6 +9,7 @@ Source: Xiao, Rasul and Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benc
 Learning Algorithms", 2017.
 """
 
+import gzip
 from functools import cache
 from pathlib import Path
 
@@ -80,24 +81,24 @@ def fashion(
 
 def _load(root: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Read both splits. They are not kept: a part of them is most often all that is needed."""
-    _verify(root)
-    images, labels, test_images, test_labels = (_read_idx(root / file) for file in FILES)
+    images, labels, test_images, test_labels = map(_read_idx, _verified(root))
     return (images.unsqueeze(1), labels.long()), (test_images.unsqueeze(1), test_labels.long())
 
 
 def _read_idx(path: Path) -> Tensor:
     """Read a verified IDX file of bytes: 0, 0, type, number of dimensions, their lengths."""
-    with path.open("rb") as file:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         dimensions = file.read(4)[3]
         shape = numpy.frombuffer(file.read(4 * dimensions), dtype=">u4").astype(int)
-        return torch.from_numpy(numpy.fromfile(file, dtype=numpy.uint8).reshape(shape))
+        pixels = numpy.empty(shape, dtype=numpy.uint8)
+        file.readinto(pixels.data.cast("B"))  # fills it: the hash said that all of it is there
+        return torch.from_numpy(pixels)
 
 
 @cache
-def _verify(root: Path) -> None:
-    """Check the hashes of all files, once in the life of the process."""
-    for file in FILES:
-        unpack_verified(root, file)
+def _verified(root: Path) -> tuple[Path, ...]:
+    """Return the four files, packed or not; their hashes are checked once in a process's life."""
+    return tuple(unpack_verified(root, file) for file in FILES)
 
 
 def _balanced(name: str, count: int, labels: Tensor, seed: int) -> Tensor:

@@ -1,5 +1,6 @@
 """What every notebook opens and closes with: profile, facts, minutes, predictions, scoreboard."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from labkit.compare.guess import Fate, fate_of
 from labkit.facts import Facts, machine_facts, threads
 from labkit.lessons import minutes
 from labkit.lessons.memory import give_back_memory
-from labkit.lessons.prose import Prose
+from labkit.lessons.prose import Prose, escaped
 from labkit.measure.statistics import Estimate
 
 PROFILES = ("smoke", "quick", "full")
@@ -55,14 +56,15 @@ class Lesson:
         )
 
     def __repr__(self) -> str:
-        return (
-            f"Notebook {self.number}, profile “{self.profile}”. "
-            f"{minutes.in_words(self.seconds)}\n{self.facts}"
-        )
+        return f"{self._opening}\n{self.facts}"
 
     def _repr_markdown_(self) -> str:
-        first, facts = repr(self).split("\n", 1)
-        return f"{first}\n\n> {facts}"
+        return f"{escaped(self._opening)}\n\n> {escaped(self.facts)}"
+
+    @property
+    def _opening(self) -> str:
+        words = minutes.in_words(self.seconds)
+        return f"Notebook {self.number}, profile “{self.profile}”. {words}"
 
 
 def open_lesson(number: str, profile: str | None) -> Lesson:
@@ -123,7 +125,7 @@ class Prediction:
         told = FATES[fate_of(self.value, verdict)].format(
             off=self._off(verdict), margin=verdict.quantity.margin_words
         )
-        return Prose(f"{said.format(value=self.value, unit=unit, shown=shown)} {told}")
+        return Prose(escaped(f"{said.format(value=self.value, unit=unit, shown=shown)} {told}"))
 
     def _off(self, verdict: Verdict) -> str:
         """Return how far the prediction is off, whichever way."""
@@ -138,7 +140,10 @@ def predict(value: float, unit: str = "x") -> Prediction:
 
     Raises:
         TypeError: `value` is not a number.
+        ValueError: it is not finite.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"value must be a number, got {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"value must be a finite number, got {value!r}")
     return Prediction(float(value), unit)

@@ -20,7 +20,7 @@ from gettext import gettext as _
 from labkit.compare import Verdict
 from labkit.compare.verdict import CALLS, Call
 from labkit.lessons.lesson import Prediction
-from labkit.lessons.prose import Prose
+from labkit.lessons.prose import Prose, escaped
 
 UNSURE = _("This run can't tell: its interval is too wide. Measure longer before you decide.")
 FEW = _("That is too few to be sure of anything: let it run longer, or take a longer profile.")
@@ -60,8 +60,13 @@ def sentence(verdict: Verdict, sentences: Sentences, **figures: object) -> str:
         sentences: what each call means.
         figures: what the templates hold besides the verdict's own.
     """
+    return sentences.of(verdict.call).format(**_figures(verdict) | figures)
+
+
+def _figures(verdict: Verdict) -> dict[str, object]:
+    """Return what every template may hold."""
     e = verdict.estimate
-    own = {
+    return {
         "value": e.value,
         "low": e.low,
         "high": e.high,
@@ -71,7 +76,12 @@ def sentence(verdict: Verdict, sentences: Sentences, **figures: object) -> str:
         "candidate": verdict.candidate,
         "baseline": verdict.baseline,
     }
-    return sentences.of(verdict.call).format(**own | figures)
+
+
+def _told(template: str, figures: Mapping[str, object]) -> str:
+    """Return a template, which is Markdown, with its figures; names among them are text."""
+    names = {name for name, value in figures.items() if type(value) is str}
+    return template.format(**{n: escaped(v) if n in names else v for n, v in figures.items()})
 
 
 def read(
@@ -85,7 +95,8 @@ def read(
         guess: what the reader committed to.
         figures: what the templates hold besides the verdict's own.
     """
-    parts = [f"**{verdict}**", sentence(verdict, sentences, **figures)]
+    told = _told(sentences.of(verdict.call), _figures(verdict) | figures)
+    parts = [f"**{escaped(verdict)}**", told]
     if guess is not None:
         parts.append(guess.against(verdict))
     return Prose("\n\n".join(parts))
@@ -108,9 +119,10 @@ def read_all(verdicts: Mapping[str, Verdict], sentences: Sentences, **figures: o
             Figures of a single verdict have no place in them.
         figures: what the templates hold besides.
     """
-    lines = [f"- **{name}**: {verdict}" for name, verdict in verdicts.items()]
-    for call, names in _by_call(verdicts).items():
-        if names:
-            told = sentences.of(call).format(names=", ".join(names), **figures)
-            lines.append(f"\n**{', '.join(names)}**: {told}")
+    lines = [f"- **{escaped(name)}**: {escaped(verdict)}" for name, verdict in verdicts.items()]
+    for call, found in _by_call(verdicts).items():
+        if found:
+            names = ", ".join(found)
+            told = _told(sentences.of(call), {"names": names} | figures)
+            lines.append(f"\n**{escaped(names)}**: {told}")
     return Prose("\n".join(lines))

@@ -25,6 +25,7 @@ from labkit.widgets.style import (
     label_axes,
     label_lines,
     line_style,
+    literal,
 )
 
 # -- parts ---------------------------------------------------------------------------------------
@@ -50,9 +51,14 @@ def lines(
         y_label: with its unit.
         marks: whether each point gets a mark, for lines of few points.
         bottom: where the y axis begins; None leaves that to the data.
+
+    Raises:
+        ValueError: a curve without points, or with more x than y.
     """
     ends = []
     for number, (name, (x, y)) in enumerate(curves.items()):
+        if not len(x) == len(y) > 0:
+            raise ValueError(f"curve {name!r} must have as many x as y, got {len(x)} and {len(y)}")
         style = line_style(number)
         if marks:
             style |= {"marker": MARKERS[number % len(MARKERS)], "markersize": 5, "clip_on": False}
@@ -74,7 +80,9 @@ def name_rows(axes: Axes, names: Sequence[str], **look: Any) -> None:
         names: of the rows.
         look: of the names, such as `color`.
     """
-    axes.set_yticks(range(len(names)), names, **{"fontsize": 10.5, "color": INK, **look})
+    axes.set_yticks(
+        range(len(names)), list(map(literal, names)), **{"fontsize": 10.5, "color": INK, **look}
+    )
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(visible=False)
 
@@ -96,7 +104,7 @@ def note(
         look: how matplotlib's `annotate` shall write, such as `ha="right"`.
     """
     axes.annotate(
-        text,
+        literal(text),
         place,
         xytext=shift,
         textcoords="offset points",
@@ -111,7 +119,12 @@ def plain_ticks(axis: Axis, low: float, high: float) -> None:
         axis: `axes.xaxis` or `axes.yaxis`.
         low: where it begins, above zero.
         high: where it ends.
+
+    Raises:
+        ValueError: `low` is not above zero, or not below `high`.
     """
+    if not 0 < low < high < math.inf:
+        raise ValueError(f"a logarithmic axis must go from above 0 up, got {low} to {high}")
     ticks: list[float] = []
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for firsts in ((1,), (1, 3), (1, 2, 5), range(1, 10)):
@@ -216,11 +229,16 @@ def example_images(images: ImageData, columns: int = 10) -> Figure:
     Args:
         images: grey images.
         columns: classes shown.
+
+    Raises:
+        ValueError: `columns` is not from 1 to the number of classes.
     """
+    if not 1 <= columns <= len(images.classes):
+        raise ValueError(f"columns must be from 1 to {len(images.classes)}, got {columns}")
     fig = figure(9.2, 1.3)
     for axes, label in zip(fig.subplots(1, columns), range(columns), strict=True):
         index = int((images.train_labels == label).nonzero()[0])
         axes.imshow(images.train_images[index, 0].numpy(), cmap="gray_r")
-        axes.set_title(images.classes[label], fontsize=9, color=INK)
+        axes.set_title(literal(images.classes[label]), fontsize=9, color=INK)
         axes.set_axis_off()
     return fig

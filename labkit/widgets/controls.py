@@ -17,7 +17,8 @@ class Slider:
         unit: stands after the value.
 
     Raises:
-        ValueError: `low` is not below `high`, or `step` is not above zero.
+        ValueError: `low` is not below `high`, one of them is not finite, or `step` is not above
+            zero or too large for a second position.
     """
 
     low: Number
@@ -31,11 +32,19 @@ class Slider:
             raise ValueError(f"a slider's low must be below high, got {self.low} and {self.high}")
         if not self.step > 0:
             raise ValueError(f"a slider's step must be above 0, got {self.step}")
+        # One position is no choice; the last digit of a step such as 0.1 is not to matter.
+        if not self.step <= (self.high - self.low) * (1 + 1e-9) < math.inf:
+            span = f"from {self.low} to {self.high} in steps of {self.step}"
+            raise ValueError(f"a slider's ends must be finite, a step apart or more, got {span}")
 
     @property
     def first(self) -> Number:
         """Where it starts unless told otherwise."""
         return self.low
+
+    def within(self, value: Number) -> Number:
+        """Return the value, or the end that it lies beyond."""
+        return min(max(value, self.low), self.high)
 
     def clean(self, value: Any) -> Number:
         """Return the allowed value nearest to `value`.
@@ -45,10 +54,10 @@ class Slider:
         """
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError(f"a slider needs a number, got {value!r}")
-        steps = round((min(max(value, self.low), self.high) - self.low) / self.step)
+        steps = round((self.within(value) - self.low) / self.step)
         result = min(self.low + steps * self.step, self.high)
         whole = all(isinstance(number, int) for number in (self.low, self.high, self.step))
-        return int(result) if whole else round(result, 12)
+        return int(result) if whole else float(f"{result:.12g}")
 
     def describe(self, name: str) -> dict[str, Any]:
         """Return what the browser needs to build it."""
@@ -75,13 +84,15 @@ class Choice:
         label: stands before it; the argument's name when left out.
 
     Raises:
-        ValueError: fewer than two options, or two of one text.
+        ValueError: fewer than two options, two of one text, or one text in place of options.
     """
 
     options: Sequence[Any]
     label: str = ""
 
     def __post_init__(self) -> None:
+        if isinstance(self.options, str):  # a text is a sequence as well: of its letters
+            raise ValueError(f"options must be a list such as [{self.options!r}, ...], got a text")
         texts = [str(option) for option in self.options]
         if len(texts) < 2 or len(set(texts)) < len(texts):
             raise ValueError(f"a choice needs two or more different options, got {texts}")

@@ -16,7 +16,7 @@ import traitlets
 from matplotlib.figure import Figure
 
 from labkit.facts import threads
-from labkit.widgets.controls import Control, as_control
+from labkit.widgets.controls import Control, Slider, as_control
 from labkit.widgets.quiet_widget import QuietWidget, source
 from labkit.widgets.style import Picture, picture
 
@@ -35,7 +35,8 @@ def knob(function: Measurement, **controls: object) -> "Knob":
 
     Raises:
         TypeError: no controls, one that is neither, or arguments that `function` does not take;
-            or what `function` returns is no Figure.
+            or what `function` returns is neither a Figure nor a Figure and a text.
+        ValueError: a default of `function` lies outside of its control.
         Exception: what `function` raises at the first position.
     """
     if not controls:
@@ -76,12 +77,20 @@ class Knob(QuietWidget):
         parameter = inspect.signature(self._function).parameters.get(name)
         if parameter is None or parameter.default is inspect.Parameter.empty:
             return control.first
-        return control.clean(parameter.default)
+        start, given = control.clean(parameter.default), parameter.default
+        if isinstance(control, Slider) and given not in (start, control.within(given)):
+            raise ValueError(
+                f"the default of {name}, {given}, must lie on its slider, from "
+                f"{control.low} to {control.high}"
+            )
+        return start
 
     def _measure(self) -> tuple[Picture, str]:
         """Call the function with the values as they are; return its picture and its sentence."""
         result = self._function(**self.values)
-        fig, text = result if isinstance(result, tuple) else (result, "")
+        fig, text = result if isinstance(result, tuple) and len(result) == 2 else (result, "")
+        if not isinstance(text, str):
+            raise TypeError(f"function must return a Figure and a text, got the text {text!r}")
         settings = ", ".join(
             f"{control.describe(name)['label']} {control.show(self.values[name])}"
             for name, control in self._controls.items()

@@ -127,7 +127,7 @@ def label(
     front = _front(axes, spots, higher_is_better)
     lines = [*front, *(bar for spot in spots for bar in _bars(spot))]
     in_pixels = [tuple(to_pixels(numpy.reshape(line, (2, 2))).ravel()) for line in lines]
-    texts = [axes.text(0, 0, spot.name, **look) for spot in spots]
+    texts = [axes.text(0, 0, style.literal(spot.name), **look) for spot in spots]
     extents = [text.get_window_extent() for text in texts]
     for text in texts:
         text.remove()
@@ -137,7 +137,7 @@ def label(
     for spot, (x, y), (middle_x, middle_y, far) in zip(spots, points, places, strict=True):
         line = {"arrowstyle": "-", "color": style.MUTED, "linewidth": 0.8, "shrinkA": 0}
         axes.annotate(
-            spot.name,
+            style.literal(spot.name),
             (spot.x[0], spot.y[0]),
             xytext=(72 / dpi * (middle_x - x), 72 / dpi * (middle_y - y)),
             textcoords="offset points",

@@ -41,6 +41,8 @@ MARKERS = "os^DvP"
 
 BACKGROUND, INK, MUTED, GRID = "#FFFFFF", "#1F2328", "#57606A", "#D8DEE4"
 DPI = 110
+LARGEST = 100
+"""Inches."""
 _INCHES_PER_POINT = 1 / 72
 
 
@@ -48,13 +50,19 @@ def figure(width: float = 9.2, height: float = 3.6) -> Figure:
     """Return an empty figure with the lab's background; sizes in inches, 110 pixels each.
 
     Raises:
-        ValueError: a size is not above zero.
+        ValueError: a size is not above zero, or absurd.
     """
-    if width <= 0 or height <= 0:
-        raise ValueError(f"width and height must be above 0 inches, got {width!r} and {height!r}")
+    if not (0 < width <= LARGEST and 0 < height <= LARGEST):
+        sizes = f"{width!r} and {height!r} ({LARGEST} at most)"
+        raise ValueError(f"width and height must be above 0 inches, got {sizes}")
     fig = Figure(figsize=(width, height), dpi=DPI, facecolor=BACKGROUND)
     fig.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
     return fig
+
+
+def literal(text: str) -> str:
+    """Return a name so that matplotlib writes it as it is, and reads no mathematics in its $."""
+    return text.replace("$", r"\$")
 
 
 def label_axes(axes: Axes, title: str, x_label: str, y_label: str) -> None:
@@ -64,9 +72,9 @@ def label_axes(axes: Axes, title: str, x_label: str, y_label: str) -> None:
     """
     axes.set_facecolor(BACKGROUND)
     pad = 25 if y_label else 6
-    axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", color=INK, pad=pad)
+    axes.set_title(literal(title), loc="left", fontsize=11.5, fontweight="bold", color=INK, pad=pad)
     axes.annotate(
-        y_label,
+        literal(y_label),
         (0, 1),
         xycoords="axes fraction",
         xytext=(0, 9),
@@ -74,7 +82,7 @@ def label_axes(axes: Axes, title: str, x_label: str, y_label: str) -> None:
         fontsize=10.5,
         color=MUTED,
     )
-    axes.set_xlabel(x_label, fontsize=10.5, color=MUTED)
+    axes.set_xlabel(literal(x_label), fontsize=10.5, color=MUTED)
     axes.tick_params(labelsize=10, colors=MUTED, length=0)
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -106,7 +114,7 @@ def label_lines(axes: Axes, labels: Sequence[tuple[str, float, str]], size: floa
     gap = 1.3 * size * _INCHES_PER_POINT / height
     for (name, _, color), y in zip(labels, spread(wanted, gap), strict=True):
         axes.annotate(
-            name,
+            literal(name),
             (1.0, y),
             xycoords="axes fraction",
             xytext=(7, 0),

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from labkit.table import Table
+from labkit.table import Table, one_line
 from labkit.watch import History, Panel
 from labkit.widgets import scatter, style
 
@@ -50,7 +50,8 @@ def draw(panels: Sequence[Panel], history: History, table: Table | None, headlin
     heights = [_HEIGHTS[panel.kind] for panel in panels]
     above = sum(heights)
     rows = [table.headers, *table.rows] if table else []
-    last = textwrap.wrap(f"{headline} {table.note if table else ''}", _LINE)
+    rows = [tuple(map(one_line, row)) for row in rows]
+    last = textwrap.wrap(one_line(f"{headline} {table.note if table else ''}"), _LINE)
     below = _ROW * (len(rows) + len(last)) + 2 * _EDGE
     fig = style.figure(_WIDTH, above + below)
     parts: Any = fig.subfigures(2, 1, height_ratios=[above, below])
@@ -164,13 +165,16 @@ def _draw_table(
         look: dict[str, Any] = {"color": style.INK, "fontsize": 10.5 * shrink, "va": "center"}
         look["fontweight"] = "normal" if line else "bold"
         for i, (entry, x) in enumerate(zip(row, ends, strict=True)):
-            part.text(x / _WIDTH if i else left, y, entry, ha="right" if i else "left", **look)
+            where = x / _WIDTH if i else left
+            part.text(where, y, style.literal(entry), ha="right" if i else "left", **look)
         under = y - 0.5 * _ROW / height
         rule = Line2D([left, ends[-1] / _WIDTH], [under, under], color=style.GRID, linewidth=0.8)
         part.add_artist(rule)
     for line, text in enumerate(last, start=len(rows)):
         y = 1 - (_EDGE + (line + 0.6) * _ROW) / height
-        part.text(left, y, text, va="center", fontsize=10.5, color=style.MUTED, wrap=True)
+        part.text(
+            left, y, style.literal(text), va="center", fontsize=10.5, color=style.MUTED, wrap=True
+        )
 
 
 def _column_ends(rows: Sequence[Sequence[str]]) -> list[float]:

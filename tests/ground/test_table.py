@@ -2,7 +2,7 @@
 
 import pytest
 
-from labkit.table import Table
+from labkit.table import Table, one_line
 
 
 def test_columns_are_aligned() -> None:
@@ -19,6 +19,20 @@ def test_html_escapes_what_is_not_meant_as_html() -> None:
     assert "a&lt;b" in html
     assert "<script>" not in html
     assert "x &amp; y" in html
+
+
+def test_foreign_text_neither_breaks_a_line_nor_colours_it() -> None:
+    foreign = "a\u001b[31mred\nb\tc\u2028d\u202ee\x85f\ud800g\x00"
+    lines = str(Table(("name", "n"), ((foreign, "1"),))).split("\n")
+    assert len(lines) == 3
+    assert lines[2] == "a\ufffd[31mred b c d\ufffde f\ufffdg\ufffd  1"
+    assert lines[0].index(" n") == lines[2].index(" 1")
+    assert one_line("1.0 ms · Müller 名") == "1.0 ms · Müller 名"
+
+
+def test_what_is_no_text_is_refused() -> None:
+    with pytest.raises(TypeError, match="a cell of rows must be text, got 1"):
+        Table(("a", "b"), (("x", 1),))  # type: ignore[arg-type]
 
 
 def test_a_short_row_is_refused() -> None:

@@ -65,6 +65,14 @@ def test_the_time_left_is_that_of_the_results_so_far(monkeypatch: pytest.MonkeyP
     assert shown.status().minutes_left == pytest.approx((2 + 4) / 2 * 3 / 60)
 
 
+def test_more_results_than_were_announced_are_never_more_than_all() -> None:
+    shown = watch(squares(5), PANELS[1], lambda _: {}, total=2)
+    while shown.advance():
+        status = shown.status()
+        assert status.progress is not None and status.progress <= 1
+        assert status.minutes_left is not None and status.minutes_left >= 0
+
+
 def test_the_table_is_asked_for_only_when_there_is_something() -> None:
     shown = watch(squares(2), PANELS, lambda _: {}, table=lambda all: Table((str(len(all)),), ()))
     assert shown.table() is None
@@ -83,6 +91,14 @@ def test_what_cannot_be_watched_is_refused() -> None:
     shown = watch([1], PANELS, lambda _: {"wrong": (1, 1)})
     with pytest.raises(ValueError, match="'wrong', which no panel has: .*train"):
         shown.advance()
+    for point, message in (
+        ([Point(2, 0, 1, 1)], r"\(2, 0\)\], which do not exist"),
+        ([Point(1, 1, 1, 1)], r"\(1, 1\)"),
+        ([Point(-1, 0, 1, 1)], r"\(-1, 0\)"),
+        ({"train": (1,)}, r"point gave \(1,\) for 'train', not \(x, y\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            watch([1], PANELS, lambda _, point=point: point).advance()
     with pytest.raises(TypeError, match="got int; make a Feed of an iterable"):
         feed(3)
 

@@ -111,3 +111,16 @@ def test_one_example_of_each_class() -> None:
         shown = a.get_images()[0].get_array()
         first = int((images.train_labels == label).nonzero()[0])
         assert (shown == images.train_images[first, 0].numpy()).all()
+
+
+def test_bad_charts_are_refused() -> None:
+    axes = style.figure().subplots()
+    for x, y in (([], []), ([1, 2], [1])):
+        with pytest.raises(ValueError, match="curve 'a' must have as many x as y"):
+            charts.lines(axes, {"a": (x, y)}, "t", "x", "y")
+    for low, high in ((0, 1), (2, 1), (1, float("inf")), (float("nan"), 1)):
+        with pytest.raises(ValueError, match="a logarithmic axis must go from above 0 up"):
+            charts.plain_ticks(axes.xaxis, low, high)
+    for columns in (0, 11):
+        with pytest.raises(ValueError, match="columns must be from 1 to"):
+            charts.example_images(tiny_data(), columns)

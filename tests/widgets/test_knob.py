@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import threading
 import time
 from typing import Any
@@ -91,6 +92,8 @@ def test_values_from_outside_are_brought_to_allowed_ones() -> None:
     assert [Slider(2, 8, 2).clean(v) for v in (-5, 2.9, 3.1, 99)] == [2, 2, 4, 8]
     assert isinstance(Slider(2, 8, 2).clean(4.0), int)
     assert Slider(0.1, 0.5, 0.1).clean(0.30000000000000004) == 0.3
+    assert Slider(0.0, 0.3, 0.3).clean(1) == 0.3
+    assert Slider(1e-15, 1e-13, 1e-15).clean(5.2e-14) == 5.2e-14
     assert Choice([1, 2]).clean("2") == 2
     for bad in ("fast", None, float("nan")):
         with pytest.raises(ValueError, match="a slider needs a number"):
@@ -109,6 +112,17 @@ def test_values_from_outside_are_brought_to_allowed_ones() -> None:
         (lambda: knob(spacing, kind=["a", "a"]), ValueError, "two or more different options"),
         (lambda: knob(lambda bits: "figure", bits=(1, 5)), TypeError, "must be a matplotlib"),
         (lambda: knob(lambda bits: spacing(bits), bits=(8, 9)), OverflowError, "eight is too many"),
+        (lambda: knob(lambda a: (figure(), None), a=(0, 1)), TypeError, "got the text None"),
+        (lambda: knob(lambda a: (figure(),), a=(0, 1)), TypeError, "must be a matplotlib"),
+        (lambda: knob(lambda a: (figure(), "a", "b"), a=(0, 1)), TypeError, "must be a matplotlib"),
+        (lambda: knob(lambda a=7: figure(), a=(0, 5)), ValueError, "default of a, 7, must lie"),
+        (lambda: Slider(0, math.inf), ValueError, "ends must be finite"),
+        (lambda: Slider(-math.inf, 0), ValueError, "ends must be finite"),
+        (lambda: Slider(0, math.nan), ValueError, "low must be below high"),
+        (lambda: Slider(0, 1, math.nan), ValueError, "step must be above 0"),
+        (lambda: Slider(0, 1, math.inf), ValueError, "a step apart or more"),
+        (lambda: Slider(0, 0.5), ValueError, "a step apart or more"),
+        (lambda: Choice("fp32"), ValueError, "options must be a list"),
     ],
 )
 def test_bad_input_is_refused_when_it_is_made(

@@ -7,13 +7,16 @@ import io
 import itertools
 import math
 import random
+from typing import Any
 
 import numpy
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 from support.synthetic_feed import TABLE, StackedFeed, SyntheticFeed
 
+from labkit.table import Table
 from labkit.watch import History
 from labkit.widgets import Panel, Picture, Point, figure, label_axes, line_style, picture
 from labkit.widgets.style import COLORS, DASHES, label_lines, spread, to_png
@@ -126,9 +129,27 @@ def test_a_picture_carries_png_and_words() -> None:
     assert isinstance(shown, Picture)
 
 
+@pytest.mark.parametrize("kind", ["lines", "stacked", "lane", "scatter"])
+def test_names_that_look_like_mathematics_are_written_as_they_are(kind: Any) -> None:
+    """matplotlib reads mathematics between two dollars, and raises where it cannot."""
+    name = r"$5 or $\frac_{"
+    history = History()
+    for x in range(3):
+        history.extend([Point(0, 0, x, x), Point(0, 1, x, 2 * x)])
+    table = Table((name, "n"), ((name, "1\n2"),), note=name)
+    drawn = draw([Panel(name, name, (name,), (name, "b"), kind)], history, table, name)
+    to_png(drawn)
+    texts = drawn.findobj(Text)
+    written = [text for text in texts if r"\frac" in text.get_text()]
+    # title, y label, x label, name of the series, header, cell, headline and note
+    assert len(written) >= (6 if kind == "lane" else 7)
+    assert all(r"\$5 or \$\frac_{" in text.get_text() for text in written)
+
+
 def test_bad_figures_are_refused() -> None:
-    with pytest.raises(ValueError, match="above 0 inches, got 0 and 3"):
-        figure(0, 3)
+    for width, height in ((0, 3), (math.nan, 3), (3, math.inf), (1e6, 3), (3, -1)):
+        with pytest.raises(ValueError, match=f"above 0 inches, got {width} and {height}"):
+            figure(width, height)
     with pytest.raises(TypeError, match="fig must be a matplotlib Figure, got str"):
         picture("figure", alt="words")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="alt must say in words"):
@@ -140,5 +161,7 @@ def test_bad_panels_are_refused() -> None:
         Panel("t", "y", ("x",), ("a", "a"))
     with pytest.raises(ValueError, match="one or two labels"):
         Panel("t", "y", ("x", "y", "z"), ("a",))
+    with pytest.raises(ValueError, match="one or two labels"):
+        Panel("t", "y", ("x", "x"), ("a",))
     with pytest.raises(ValueError, match='"stacked" or "lane", got'):
         Panel("t", "y", ("x",), ("a",), kind="bars")  # type: ignore[arg-type]
