@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from math import isfinite
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +95,7 @@ def steps(training: Loop) -> Iterator[Step]:
         if training.clip is not None:
             if scaler is not None:
                 scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(model.parameters(), training.clip)
+            clip_gradients(model, training.clip)
         if scaler is None:
             optimizer.step()
         else:
@@ -159,6 +160,24 @@ def nothing(model: nn.Module) -> Tensor:
     """
     sums = [parameter.sum() for parameter in model.parameters() if parameter.requires_grad]
     return torch.stack(sums).sum() * 0
+
+
+def clip_gradients(model: nn.Module, limit: float) -> Tensor:
+    """Scale the gradients so that their joint norm is at most `limit`; return the norm before.
+
+    Where ranks hold parts of a layer, all must find the norm of the whole. Such a module has a
+    `joined_norm` for the gradients of its `parts()`; see `distributed.parallel.tensor`.
+    """
+    split: list[Any] = [module for module in model.modules() if hasattr(module, "joined_norm")]
+    joined = {p: module.joined_norm for module in split for p in module.parts()}
+    found: dict[Callable[..., Tensor], list[Tensor]] = {}
+    for p in model.parameters():
+        if p.grad is not None:
+            found.setdefault(joined.get(p, nn.utils.get_total_norm), []).append(p.grad)
+    norms = [norm_of(gradients) for norm_of, gradients in found.items()]
+    norm = norms[0] if len(norms) == 1 else nn.utils.get_total_norm(norms)
+    nn.utils.clip_grads_with_norm_(model.parameters(), limit, norm)
+    return norm
 
 
 def check_previous(training: Loop, previous: Step | None, step: Step) -> Step:

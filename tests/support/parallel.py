@@ -38,3 +38,26 @@ def one_step(model: nn.Module, batches: Iterable[Any]) -> float:
     still = torch.optim.SGD(model.parameters(), lr=0.0)
     steps = train(model, batches, still, task=joined_mean(classify()))
     return [step.loss for step in steps][-1]
+
+
+def content(model, optimizer):
+    """All that a checkpoint must bring back, whole and on this rank."""
+    whole = {name: full(value) for name, value in model.state_dict().items()}
+    state = optimizer.state_dict()["state"]
+    for number, entries in state.items():
+        whole |= {f"{number}.{name}": full(value) for name, value in entries.items()}
+    groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    return whole, groups
+
+
+def full(tensor):
+    return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach().clone()
+
+
+def check_equal(found, expected):
+    (tensors, groups), (there, there_groups) = found, expected
+    assert tensors.keys() == there.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, there[name]), name
+        assert tensor.dtype == there[name].dtype
+    assert groups == there_groups

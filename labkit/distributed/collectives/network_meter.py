@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from labkit.distributed.launcher.world import place
 from labkit.plan.messages import ring_bytes
 
 
@@ -59,7 +60,7 @@ class NetworkMeter:
         """Average a bucket of gradients, while backward goes on: `register_comm_hook`'s hook."""
         buffer: Tensor = bucket.buffer()
         # The division comes first: a sum of 16-bit numbers would overflow sooner.
-        travels = buffer.to(self.travel_as or buffer.dtype).div_(dist.get_world_size())
+        travels = buffer.to(self.travel_as or buffer.dtype).div_(place()[1])
         self._count(travels)
         # After the last bucket backward has nothing left to compute: from here on the rank waits.
         self._idle_since = perf_counter() if bucket.is_last() else None
@@ -82,4 +83,4 @@ class NetworkMeter:
         return buffer
 
     def _count(self, tensor: Tensor) -> None:
-        self.bytes_sent += round(ring_bytes(tensor.nbytes, dist.get_world_size()))
+        self.bytes_sent += round(ring_bytes(tensor.nbytes, place()[1]))

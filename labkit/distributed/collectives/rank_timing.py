@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 import torch
 import torch.distributed as dist
 
+from labkit.distributed.launcher.world import place
 from labkit.facts import default_device, synchronize
 from labkit.measure.timing import in_turns, seconds_of
 
@@ -35,6 +36,7 @@ def interleave_ranks(
         ValueError: no functions, or `rounds` or `warmup` out of range.
         TypeError: a value of `functions` cannot be called.
     """
+    place()
     mine = in_turns(functions, _seconds_from_a_common_start, rounds=rounds, warmup=warmup)
     # One message at the end: a maximum after each call would be work between two samples.
     slowest = torch.tensor(list(mine.values()), dtype=torch.float64)

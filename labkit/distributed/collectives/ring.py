@@ -23,6 +23,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from labkit.checks import check_positive_int
+from labkit.distributed.launcher.world import place
 
 
 def ring_all_reduce(tensor: Tensor) -> Tensor:
@@ -39,7 +40,7 @@ def ring_all_reduce(tensor: Tensor) -> Tensor:
     if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
         kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
         raise TypeError(f"tensor must hold floating-point numbers, got {kind}")
-    rank, ranks = dist.get_rank(), dist.get_world_size()
+    rank, ranks = place()
     flat = tensor.detach().flatten()  # a view where the memory allows it, else a copy
     chunks = flat.tensor_split(ranks)  # sizes differ by one at most; a chunk may be empty
     for step in range(2 * (ranks - 1)):
@@ -66,7 +67,7 @@ def chunk_sent(rank: int, step: int, ranks: int) -> int:
 
 def _pass_on(chunk: Tensor, like: Tensor) -> Tensor:
     """Send a chunk to the right and return what comes from the left, of the size of `like`."""
-    rank, ranks = dist.get_rank(), dist.get_world_size()
+    rank, ranks = place()
     arrived = torch.empty_like(like)
     # Both at once, or each rank would wait for its right neighbour to receive, all round the ring.
     work = []

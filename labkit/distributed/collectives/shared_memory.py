@@ -21,6 +21,7 @@ from torch import Tensor
 
 from labkit.checks import check_positive_int
 from labkit.distributed.collectives.coalesced import AllReduce
+from labkit.distributed.launcher.world import place
 
 MARK = 16
 """Bytes of chance by which a rank knows the file of this very group."""
@@ -44,7 +45,7 @@ def shared_memory(elements: int, dtype: torch.dtype = torch.float32) -> AllReduc
         ValueError: `elements` is not a positive whole number, or the ranks are on several machines.
     """
     check_positive_int("elements", elements)
-    size, rank = dist.get_world_size(), dist.get_rank()
+    rank, size = place()
     memory = _map(2 * size * elements, dtype, rank).view(2, size, elements)
     turn = 0
 

@@ -78,6 +78,17 @@ class RankStep(NamedTuple):
     seconds: float
 
 
+def place(group: dist.ProcessGroup | None = None) -> tuple[int, int]:
+    """Return this rank's number in a group (all, when None), and how many are in it.
+
+    Raises:
+        ValueError: this process has joined no others.
+    """
+    if not dist.is_initialized():
+        raise ValueError("this needs other ranks: call it inside of `with init():`")
+    return dist.get_rank(group), dist.get_world_size(group)
+
+
 @contextmanager
 def init() -> Iterator[World]:
     """Join the other ranks for the length of a `with` block, and leave in good order.

@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import record_function
 
 from labkit import models
-from labkit.distributed.collectives.coalesced import AllReduce
+from labkit.distributed.collectives.coalesced import AllReduce, start_alike
 from labkit.distributed.collectives.network_meter import NetworkMeter
 from labkit.distributed.collectives.rank_timing import interleave_ranks
 from labkit.distributed.collectives.shared_memory import shared_memory
@@ -72,9 +72,9 @@ def _meet(model: nn.Module) -> None:
 
 AVERAGINGS: Mapping[str, Averaging] = {
     CEILING: Averaging(),
-    "naive": Averaging(after=average_gradients),
-    "one message": Averaging(after=average_coalesced),
-    "one message, shared memory": Averaging(after=ThroughMemory()),
+    "naive": Averaging(start_alike, average_gradients),
+    "one message": Averaging(start_alike, average_coalesced),
+    "one message, shared memory": Averaging(start_alike, ThroughMemory()),
     # It sends rank 0's buffers round before each forward pass, and copies gradients into buckets.
     "DDP, as it comes": Averaging(DistributedDataParallel),
     "DDP, tuned": Averaging(data_parallel),

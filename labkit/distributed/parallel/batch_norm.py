@@ -91,7 +91,8 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 def synchronize_batch_norm(model: nn.Module, all_reduce: AllReduce = dist.all_reduce) -> nn.Module:
     """Return a copy of `model` in which each batch norm is a SyncBatchNorm; nothing else differs.
 
-    Weights and running statistics are kept. Make the optimizer, and wrap the model, afterwards.
+    Weights, running statistics, hooks and attributes are kept. Make the optimizer, and wrap the
+    model, afterwards.
 
     Args:
         model: any; not yet wrapped in DistributedDataParallel.
@@ -99,37 +100,26 @@ def synchronize_batch_norm(model: nn.Module, all_reduce: AllReduce = dist.all_re
 
     Raises:
         TypeError: `model` is no module.
+        ValueError: a batch norm computes otherwise than torch's, or has no size yet.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
-    converted = _converted(copy.deepcopy(model), {})
+    for name, layer in model.named_modules():  # before the copy, which some cannot be part of
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and type(layer) not in _PLAIN:
+            raise ValueError(
+                f"model must have torch's own batch norms, got {type(layer).__name__} {name}: "
+                "synchronize a lazy one after its first batch, a parametrized one before"
+            )
+    converted = copy.deepcopy(model)
     for layer in converted.modules():
-        if isinstance(layer, SyncBatchNorm):
-            layer.all_reduce = all_reduce
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            # The class alone: tensors that others share, hooks and attributes stay where they are.
+            layer.__class__ = SyncBatchNorm
+            layer.all_reduce = all_reduce  # type: ignore[assignment]
     return converted
 
 
-def _converted(module: nn.Module, seen: dict[nn.Module, nn.Module]) -> nn.Module:
-    """Convert in place. A layer that occurs twice becomes one layer that occurs twice."""
-    if module not in seen:
-        seen[module] = module
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            seen[module] = _same_but_synchronized(module)
-        for name, child in module._modules.items():
-            if child is not None:
-                module._modules[name] = _converted(child, seen)
-    return seen[module]
-
-
-def _same_but_synchronized(layer: nn.modules.batchnorm._BatchNorm) -> SyncBatchNorm:
-    # The tensors themselves, not copies: another layer may share them.
-    new = SyncBatchNorm(
-        layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats
-    )
-    new.weight, new.bias = layer.weight, layer.bias
-    new.running_mean, new.running_var = layer.running_mean, layer.running_var
-    new.num_batches_tracked = layer.num_batches_tracked
-    return new.train(layer.training)
+_PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, SyncBatchNorm)
 
 
 def _own_stats(x: Tensor) -> Tensor:

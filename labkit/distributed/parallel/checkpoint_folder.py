@@ -8,6 +8,7 @@ SHA-256 of all files tell damage; each rank reads its share of them.
 """
 
 import json
+import re
 import shutil
 import uuid
 from pathlib import Path
@@ -19,7 +20,7 @@ from labkit.files import atomic_path, sha256
 
 FORMAT = "labkit states 1"
 INDEX = "checkpoint.json"
-DATA = "data-"
+OURS = re.compile(r"data-[0-9a-f]{32}")  # no other folder is ever removed
 
 
 def begin(folder: Path) -> Path:
@@ -29,7 +30,7 @@ def begin(folder: Path) -> Path:
         ValueError: `folder` holds something else.
     """
     kept = _check_foreign(folder)
-    data = folder / str(_gather(DATA + uuid.uuid4().hex)[0])  # rank 0's name, on all ranks
+    data = folder / str(_gather(f"data-{uuid.uuid4().hex}")[0])  # rank 0's name, on all ranks
     if rank() == 0:
         _sweep(folder, kept)  # what a killed save has left would pile up
         data.mkdir(parents=True)
@@ -109,7 +110,7 @@ def _check_foreign(folder: Path) -> str:
         raise ValueError(f"folder must be a folder, got the file {folder}")
     # A save that was killed before its first index has left data and a temporary file: ours.
     for path in folder.glob("*"):
-        if not path.name.startswith((DATA, f".{INDEX}")):
+        if not (OURS.fullmatch(path.name) or path.name.startswith(f".{INDEX}.")):
             raise ValueError(
                 f"folder must be new, or hold a checkpoint: {folder} holds {path.name}"
             )
@@ -125,7 +126,11 @@ def _index(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{folder} holds no finished checkpoint of many ranks: {INDEX} is missing or unreadable"
         ) from error
-    if not isinstance(index, dict) or index.get("format") != FORMAT:
+    if (
+        not isinstance(index, dict)
+        or index.get("format") != FORMAT
+        or not OURS.fullmatch(str(index.get("data")))
+    ):
         raise ValueError(
             f"{folder} holds no checkpoint of many ranks: {INDEX} is of something else"
         )
@@ -134,8 +139,8 @@ def _index(folder: Path) -> dict[str, Any]:
 
 def _sweep(folder: Path, keep: str) -> None:
     """Remove the files of all checkpoints but one."""
-    for left in folder.glob(f"{DATA}*"):
-        if left.name != keep:
+    for left in folder.iterdir() if folder.exists() else ():
+        if OURS.fullmatch(left.name) and left.name != keep:
             shutil.rmtree(left)
 
 

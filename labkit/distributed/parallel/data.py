@@ -21,17 +21,20 @@ import inspect
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd import Variable
 from torch.nn.parallel import DistributedDataParallel
 
 from labkit.checks import check_positive_int
 from labkit.data import EpochBatches
 from labkit.distributed.collectives.coalesced import AllReduce, coalesced_mean
 from labkit.distributed.collectives.network_meter import NetworkMeter
+from labkit.distributed.launcher.world import place
 from labkit.facts import default_device
 from labkit.training import Batch, Metric, Task
 
@@ -69,7 +72,7 @@ def average_coalesced(
 
 def _gradients(model: nn.Module, share: float) -> list[Tensor]:
     """Return the gradients of all that is trained, as zeros where there is none."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trained = list(_trained(model).values())
     for parameter in trained:
         # Without targets the mean loss is not a number, nor is its gradient, and 0 x NaN is NaN.
         if parameter.grad is None or share == 0:
@@ -77,11 +80,22 @@ def _gradients(model: nn.Module, share: float) -> list[Tensor]:
     return [parameter.grad for parameter in trained if parameter.grad is not None]
 
 
+def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return {name: parameter} of what is trained."""
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not trained:
+        raise ValueError("model must have a parameter that is trained, it has none")
+    return trained
+
+
 def _share(model: nn.Module, weight: float | None) -> float:
     """Return this rank's share of the mean, 0 to 1."""
+    ranks = place()[1]
     if weight is None:
-        return 1 / dist.get_world_size()
-    return weight / _over_all_ranks(weight, next(model.parameters()).device)
+        return 1 / ranks
+    if not 0 <= weight < inf:
+        raise ValueError(f"weight must be a number of targets, 0 or more, got {weight!r}")
+    return weight / _over_all_ranks(weight, next(iter(_trained(model).values())).device)
 
 
 def _over_all_ranks(weight: float, device: torch.device) -> float:
@@ -125,7 +139,7 @@ class joined_mean:
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the task's loss, times the number of ranks: their mean is taken afterwards."""
         # DDP divides by the number of ranks; `train` has multiplied by this rank's share.
-        return self.task.loss(model, batch) * dist.get_world_size()
+        return self.task.loss(model, batch) * place()[1]
 
     def score(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the task's own scores."""
@@ -141,18 +155,43 @@ class Accumulating(DistributedDataParallel):
 
     def __init__(self, model: nn.Module, accumulate: int, **settings: Any) -> None:
         super().__init__(model, **settings)
-        self._accumulate, self._batches = accumulate, 0
+        self._accumulate, self._batches, self._sends = accumulate, 0, False
+        self._missing: dict[str, nn.Parameter] = {}
+        for name, parameter in (trained := _trained(model)).items():
+            parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                lambda _, name=name: self._arrived(name, trained)
+            )
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """Return the model's output. Whether its backward pass sends is decided here."""
         # Without a gradient yet, a step begins: so a forward pass that was no part of one, or a
         # step that was broken off, does not put the ranks out of step for good.
-        if next(p for p in self.parameters() if p.requires_grad).grad is None:
+        if next(iter(_trained(self).values())).grad is None:
             self._batches = 0
         self._batches += self.training and torch.is_grad_enabled()  # an evaluation sends nothing
-        last = self._batches % self._accumulate == 0
-        with nullcontext() if last else self.no_sync():
+        self._sends = self._batches % self._accumulate == 0
+        with nullcontext() if self._sends else self.no_sync():
             return super().forward(*inputs, **named)  # type: ignore[no-untyped-call]
+
+    def _arrived(self, name: str, trained: dict[str, nn.Parameter]) -> None:
+        """Note a gradient. With the first one of a pass that sends, wait for the pass to end."""
+        if not self._missing and self._sends:
+            self._missing = dict(trained)
+            Variable._execution_engine.queue_callback(self._check_all_came)
+        self._missing.pop(name, None)
+
+    def _check_all_came(self) -> None:
+        """Refuse a step in which a parameter took no part: torch would not send all gradients.
+
+        It says so in the next step only, by numbers of parameters; after the last one, never.
+        """
+        missing, self._missing, self._sends = self._missing, {}, False
+        if missing:
+            raise RuntimeError(
+                f"these parameters took no part in the loss: {', '.join(missing)}; freeze them "
+                "(requires_grad_(False)), or do without data_parallel and call average_coalesced "
+                "after backward, for which a missing gradient is zero"
+            )
 
 
 def data_parallel(
@@ -178,9 +217,11 @@ def data_parallel(
         ValueError: `accumulate` or `bucket_mib` out of range.
     """
     check_positive_int("accumulate", accumulate)
-    if isinstance(bucket_mib, bool) or not isinstance(bucket_mib, int | float) or bucket_mib <= 0:
+    number = isinstance(bucket_mib, int | float) and not isinstance(bucket_mib, bool)
+    if not (number and 0 < bucket_mib < inf):
         raise ValueError(f"bucket_mib must be a positive number, got {bucket_mib!r}")
-    device = next(model.parameters()).device
+    device = next(iter(_trained(model).values())).device
+    place()
     wrapped = Accumulating(
         model,
         accumulate,

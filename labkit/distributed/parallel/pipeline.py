@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from labkit.distributed.launcher.world import place
 from labkit.facts import synchronize
 from labkit.plan.pipeline_schedules import Block, Kind, in_flight
 from labkit.training import Batch, Task
@@ -69,7 +70,7 @@ class Pipeline:
         if not isinstance(stage, nn.Module):
             raise TypeError(f"stage must be a torch module, got {type(stage).__name__}")
         check_task(task)
-        rank, size = dist.get_rank(), dist.get_world_size()
+        rank, size = place()
         in_flight(kind, size, microbatches, rank)  # checks them
         if kind == "1F1B" and microbatches < size:
             raise ValueError(

@@ -18,7 +18,8 @@ All ranks must see the same folder. To go on training while files are written, s
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from torch.optim import Optimizer
 from labkit.distributed.parallel.checkpoint_folder import begin, finish, read, union
 
 Number = int | float | str | bool | None
+STATE, GROUPS = "optimizer.state.", "optimizer.param_groups."
 
 
 def save(
@@ -41,21 +43,27 @@ def save(
         folder: new, or of an earlier call; the earlier checkpoint is removed at the end.
         model: this rank's share; parameters are tensors or DTensors. A plain tensor that several
             ranks name alike must be the same on all of them.
-        optimizer: of this model; it has made a step.
+        optimizer: of this model; of a `Sharded`, its `whole_optimizer()`.
         numbers: what else belongs to it, such as `step=120`; the same on all ranks.
 
     Raises:
-        ValueError: `folder` holds something else, or the optimizer has made no step.
+        ValueError: `folder` holds something else, the optimizer is of another model, or the model
+            was cut by `tensor.split`.
         TypeError: a state or one of `numbers` is neither a tensor nor fit for JSON.
         OSError: the folder cannot be written; an earlier checkpoint stays as it was.
     """
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
     from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
-    with _fresh_stays_fresh(optimizer) as fresh:
-        tensors, values = _state(model, optimizer)
-        if fresh and optimizer is not None and optimizer.state:
-            raise ValueError("optimizer must have made a step, got one without: leave it out")
+    if any(hasattr(module, "joined_norm") for module in model.modules()):
+        raise ValueError("model must not be cut by split: each rank names its own parts alike")
+    state: dict[str, Any] = _model_state(model)
+    for name, parameter, group in _trained(model, optimizer):
+        states = optimizer.state.get(parameter, {}) if optimizer is not None else {}
+        state |= {f"{STATE}{name}.{key}": value for key, value in states.items()}
+        state |= {f"{GROUPS}{name}.{k}": v for k, v in group.items() if k != "params"}
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    values = {name: value for name, value in state.items() if name not in tensors}
     for name, value in (values | numbers).items():
         _check_json(name, value)  # before any file is written
     data = begin(Path(folder))
@@ -72,6 +80,8 @@ def load(
 ) -> dict[str, Number]:
     """Put model and optimizer where the saved ones stood. All ranks call it; gradients are dropped.
 
+    A parameter that had no state in the optimizer, such as one not trained so far, has none then.
+
     Args:
         folder: that `save` has written, on any number of ranks.
         model: of the same shape, split in any way or not at all.
@@ -86,74 +96,94 @@ def load(
             model is unchanged.
     """
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
-    from torch.distributed.checkpoint.state_dict import (
-        set_model_state_dict,
-        set_optimizer_state_dict,
-    )
+    from torch.distributed.checkpoint.state_dict import set_model_state_dict
     from torch.distributed.checkpoint.state_dict_loader import load as load_shards
 
     data, index = read(Path(folder))
-    model.zero_grad(set_to_none=True)  # else torch would not make the state of a new optimizer
-    with _fresh_stays_fresh(optimizer):
-        tensors, values = _state(model, optimizer)
-        # Before anything is changed. Besides, torch passes over what only the checkpoint has.
-        _compare(_shapes(tensors) | dict.fromkeys(values), index, optimizer is not None)
+    tensors, trained = _model_state(model), _trained(model, optimizer)
+    groups = {f"{GROUPS}{name}.{key}": None for name, _, group in trained for key in group}
+    # Before anything is changed. Besides, torch passes over what only the checkpoint has.
+    there = {n: shape for n, shape in index["tensors"].items() if n.startswith("model.")}
+    if optimizer is not None:
+        there |= {n: None for n in index["values"] | index["tensors"] if n.startswith(GROUPS)}
+    _compare(union(_shapes(tensors) | groups), there)
+    _check_groups(trained, _by_parameter(index["values"]))
+    tensors |= _room(trained, index["tensors"])
     with _plain_errors(f"cannot read {folder}"):
         load_shards(tensors, storage_reader=HuggingFaceStorageReader(str(data)))
-    for name, value in values.items():
-        saved = index["values"][name]
-        values[name] = tuple(saved) if isinstance(value, tuple) else saved  # JSON has only lists
-    state = tensors | values
-    set_model_state_dict(model, _part(state, "model."))
+    model.zero_grad(set_to_none=True)
+    names = [name for name in tensors if name.startswith("model.")]
+    set_model_state_dict(model, {name.removeprefix("model."): tensors[name] for name in names})
     if optimizer is not None:
-        set_optimizer_state_dict(model, optimizer, _part(state, "optimizer."), options=_flat())
+        saved = _by_parameter(index["values"] | tensors)
+        for name, parameter, group in trained:
+            optimizer.state[parameter] = saved[STATE, name]
+            for key, value in saved[GROUPS, name].items():  # JSON has only lists
+                group[key] = tuple(value) if isinstance(group.get(key), tuple) else value
     numbers: dict[str, Number] = index["numbers"]
     return numbers
 
 
-def _state(
+def _model_state(model: nn.Module) -> dict[str, Any]:
+    from torch.distributed.checkpoint.state_dict import get_model_state_dict
+
+    # Not `state_dict()`: this one gives the model's own names, under DDP as well.
+    return {f"model.{name}": value for name, value in get_model_state_dict(model).items()}
+
+
+def _trained(
     model: nn.Module, optimizer: Optimizer | None
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors, which are the model's own, and what is no tensor.
+) -> list[tuple[str, Tensor, dict[str, Any]]]:
+    """Return name, parameter and group of all that the optimizer holds.
 
-    Names are "model.NAME" and "optimizer.NAME".
+    By name, because a parameter's number depends on what else this rank has. What torch's own
+    function returns has states for all that can be trained, whether it was or not.
     """
-    from torch.distributed.checkpoint.state_dict import (
-        get_model_state_dict,
-        get_optimizer_state_dict,
-    )
-
-    # torch's functions, not `state_dict()`: they give the model's own names under DDP, and name an
-    # optimizer's state so that it fits the same parameter on any number of ranks.
-    state: dict[str, Any] = {f"model.{k}": v for k, v in get_model_state_dict(model).items()}
-    if optimizer is not None:
-        part = get_optimizer_state_dict(model, optimizer, options=_flat())
-        state |= {f"optimizer.{k}": v for k, v in part.items()}
-    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    return tensors, {name: value for name, value in state.items() if name not in tensors}
+    while isinstance(model, nn.parallel.DistributedDataParallel):
+        model = model.module
+    names = {p: name.replace("_orig_mod.", "") for name, p in model.named_parameters()}
+    groups = [] if optimizer is None else optimizer.param_groups
+    found = [(names.get(p, ""), p, group) for group in groups for p in group["params"]]
+    if not all(name for name, *_ in found):
+        raise ValueError(
+            "optimizer must hold parameters of the model only; of a Sharded, give whole_optimizer()"
+        )
+    return found
 
 
-def _flat() -> Any:
-    """Name an optimizer's state after the parameters, not after their order on this rank."""
-    from torch.distributed.checkpoint.state_dict import StateDictOptions
+def _check_groups(
+    trained: list[tuple[str, Tensor, dict[str, Any]]], saved: Mapping[tuple[str, str], Any]
+) -> None:
+    """Refuse to give the parameters of one group the settings of several."""
+    settings: dict[int, Any] = {}
+    for name, _, group in trained:
+        if settings.setdefault(id(group), saved[GROUPS, name]) != saved[GROUPS, name]:
+            raise ValueError(f"checkpoint has {name} in another parameter group than the optimizer")
 
-    return StateDictOptions(flatten_optimizer_state_dict=True)
+
+def _by_parameter(state: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return {(STATE or GROUPS, parameter): {key: value}} of the optimizer's part of a state."""
+    found = defaultdict[tuple[str, str], dict[str, Any]](dict)
+    for full, value in state.items():
+        for kind in (STATE, GROUPS):
+            if full.startswith(kind):
+                name, _, key = full.removeprefix(kind).rpartition(".")
+                found[kind, name][key] = value
+    return found
 
 
-def _part(state: dict[str, Any], prefix: str) -> dict[str, Any]:
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-
-
-@contextmanager
-def _fresh_stays_fresh(optimizer: Optimizer | None) -> Iterator[bool]:
-    """Undo the step without gradients by which torch makes an optimizer's state, on an error."""
-    fresh = optimizer is not None and not optimizer.state
-    try:
-        yield fresh
-    except BaseException:
-        if fresh and optimizer is not None:
-            optimizer.state.clear()
-        raise
+def _room(
+    trained: list[tuple[str, Tensor, dict[str, Any]]], saved: dict[str, list[Any]]
+) -> dict[str, Tensor]:
+    """Return empty tensors for what was saved of an optimizer, split as its parameters are here."""
+    room, there = {}, _by_parameter(saved)
+    for name, parameter, _ in trained:
+        for kind in (STATE, GROUPS):
+            for key, (dtype, shape) in there[kind, name].items():
+                like = parameter if list(parameter.shape) == shape else torch.empty(shape)
+                made = torch.empty_like(like, dtype=getattr(torch, dtype.removeprefix("torch.")))
+                room[f"{kind}{name}.{key}"] = made
+    return room
 
 
 def _alone(tensors: dict[str, Tensor]) -> dict[str, Any]:
@@ -175,15 +205,13 @@ def _shapes(tensors: dict[str, Tensor]) -> dict[str, list[Any]]:
     return {name: [str(t.dtype), list(t.shape)] for name, t in tensors.items()}
 
 
-def _compare(mine: dict[str, Any], index: dict[str, Any], with_optimizer: bool) -> None:
+def _compare(here: dict[str, Any], there: dict[str, Any]) -> None:
     """Refuse a checkpoint of another model before anything is changed."""
-    here = union(mine)
-    there = index["tensors"] | dict.fromkeys(index["values"])
-    there = {k: v for k, v in there.items() if with_optimizer or not k.startswith("optimizer.")}
-    for name in sorted(here.keys() | there.keys()):
-        if name not in there or name not in here:
+    for name in sorted(here.keys() ^ there.keys()):
+        if not name.endswith((".params", ".initial_lr")):  # schedules add the second one
             where = "it" if name not in there else "the model or optimizer here"
             raise ValueError(f"checkpoint is of another model: {where} has no {name}")
+    for name in sorted(here.keys() & there.keys()):
         if here[name] != there[name]:
             raise ValueError(
                 f"checkpoint is of another model: {name} is {there[name]} in it and {here[name]} "

@@ -18,167 +18,57 @@ Source: Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion
 2020.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.optim import Optimizer
 
+from labkit.distributed.collectives.coalesced import JoinedNorm, start_alike
+from labkit.distributed.collectives.shards import all_gather as all_gather
+from labkit.distributed.collectives.shards import flatten as flatten
+from labkit.distributed.collectives.shards import reduce_scatter as reduce_scatter
+from labkit.distributed.launcher.world import place
+from labkit.distributed.parallel.sharded_parameter import Freed, check_elementwise
+from labkit.distributed.parallel.sharded_unit import Unit, parts_of
 from labkit.plan.memory import StateBytes, check_zero
-
-# -- the two collectives ---------------------------------------------------------------------
-
-
-def flatten(tensors: Iterable[Tensor], ranks: int) -> Tensor:
-    """Return all numbers in one row, with zeros at the end up to a multiple of `ranks`.
-
-    Zeros, because they stay what they are: their gradient is 0, and so is AdamW's step.
-    """
-    flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
-    return nn.functional.pad(flat, (0, -len(flat) % ranks))
-
-
-def reduce_scatter(flat: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
-    """Return this rank's shard of the mean of all ranks' `flat`.
-
-    Args:
-        flat: (n,), n a multiple of the number of ranks.
-        group: the ranks that share it; all, when None.
-    """
-    ranks = dist.get_world_size(group)
-    shard = flat.new_empty(len(flat) // ranks)
-    dist.reduce_scatter(shard, list(flat.chunk(ranks)), group=group)
-    return shard.div_(ranks)
-
-
-def all_gather(flat: Tensor, shard: Tensor, group: dist.ProcessGroup | None = None) -> None:
-    """Fill `flat` with the shards of all ranks, in their order.
-
-    Args:
-        flat: (n,), written to.
-        shard: (n / ranks,), of this rank; it may be its own part of `flat`.
-        group: the ranks that share it; all, when None.
-    """
-    dist.all_gather(list(flat.chunk(dist.get_world_size(group))), shard, group=group)
-
-
-# -- any module ------------------------------------------------------------------------------
-
-
-class Unit:
-    """The parameters of one layer or block as a flat tensor, of which this rank owns a shard.
-
-    Args:
-        parameters: of the unit, the same on each rank.
-        zero: stage of ZeRO, 1 to 3.
-        group: the ranks that share it; all, when None.
-
-    Attributes:
-        shard: parameter (n / ranks,), the one that this rank's optimizer updates.
-    """
-
-    def __init__(
-        self,
-        parameters: Sequence[nn.Parameter],
-        zero: int,
-        group: dist.ProcessGroup | None = None,
-    ) -> None:
-        self.parameters, self.zero, self.group = list(parameters), zero, group
-        self.ranks, rank = dist.get_world_size(group), dist.get_rank(group)
-        # One tensor for all: a message a unit, not one a parameter, and shards that are equally
-        # large whatever the shapes are.
-        self._flat = flatten(self.parameters, self.ranks)
-        mine = self._flat.chunk(self.ranks)[rank]
-        self._mine = slice(rank * len(mine), (rank + 1) * len(mine))
-        # Stages 1 and 2 keep all weights, so the shard is a part of them, and the optimizer writes
-        # where the model reads. In stage 3 it must outlive them.
-        self.shard = nn.Parameter(mine.clone() if zero == 3 else mine)
-        self._full_bytes = self._flat.untyped_storage().nbytes()
-        for parameter, view in zip(self.parameters, self._views(self._flat), strict=True):
-            parameter.data = view  # the same Parameter, so that model and hooks still know it
-            parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
-                self._gradient_is_ready
-            )
-        self.free()
-
-    def gather(self, *_: Any) -> None:
-        """Make the unit's weights whole (stage 3; in the others they are)."""
-        storage = self._flat.untyped_storage()
-        # A layer that is used twice, or whose backward pass begins, may find them there already.
-        if self.zero == 3 and storage.nbytes() == 0:
-            storage.resize_(self._full_bytes)
-            all_gather(self._flat, self.shard.data, self.group)
-
-    def free(self, *_: Any) -> None:
-        """Give back the memory of the whole weights (stage 3). The shard stays."""
-        # The storage shrinks and grows in place: parameters, and the views that autograd has kept
-        # for the backward pass, point to it, and find the weights in it when they are back.
-        if self.zero == 3:
-            self._flat.untyped_storage().resize_(0)
-
-    def reduce(self) -> None:
-        """Average the unit's gradients over the ranks into that of the shard."""
-        # The whole gradients are gone after the first pass, so a second one could not be added.
-        if self.shard.grad is not None:
-            raise RuntimeError("a step takes one backward pass: call step() before the next one")
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
-        flat = flatten(gradients, self.ranks)
-        shard = reduce_scatter(flat, self.group)
-        if self.zero == 1:  # the whole gradient stays, and the shard is a part of it
-            flat[self._mine] = shard
-            shard = flat[self._mine]
-        for parameter, view in zip(self.parameters, self._views(flat), strict=True):
-            parameter.grad = view if self.zero == 1 else None
-        self.shard.grad = shard
-        self.free()  # backward has no further use for the weights
-
-    def finish(self) -> None:
-        """Hand the updated shard to all ranks, and forget the gradients."""
-        self.shard.grad = None
-        for parameter in self.parameters:
-            parameter.grad = None
-        if self.zero < 3:
-            all_gather(self._flat, self.shard.data, self.group)
-
-    def _gradient_is_ready(self, _: Tensor) -> None:
-        # As soon as the last one is there, so that stages 2 and 3 hold one unit's gradients at a
-        # time. All ranks run the same backward pass, so their units come in the same order.
-        if all(p.grad is not None for p in self.parameters):
-            self.reduce()
-
-    def _views(self, flat: Tensor) -> list[Tensor]:
-        sizes = [parameter.numel() for parameter in self.parameters]
-        pieces = torch.split(flat[: sum(sizes)], sizes)
-        return [
-            piece.view(parameter.shape)
-            for piece, parameter in zip(pieces, self.parameters, strict=True)
-        ]
 
 
 class Sharded:
-    """A model with its AdamW, sharded over the ranks. Each rank sees its part of the batch.
+    """A model with its optimizer, sharded over the ranks. Each rank sees its part of the batch.
 
         sharded = Sharded(model, zero=3, units=model.blocks, lr=1e-3)
         loss(model(inputs), targets).backward()   # the mean of this rank's examples
         sharded.step()
 
     The mean over the ranks is taken. It is that of all examples if the ranks' parts weigh the same;
-    if not, scale each rank's loss as `labkit.distributed.parallel.data.joined_mean` does.
+    if not, scale each rank's loss as `labkit.distributed.parallel.data.joined_mean` does. A
+    parameter that took no part in a step on any rank is left alone. All ranks call all methods.
+
+    Between steps, stage 3 holds only shards: reading a weight is refused until `gather`. In a pass
+    all ranks must call the same units.
 
     Args:
-        model: the same on each rank; its parameters become views of flat tensors. Frozen ones are
-            left alone.
+        model: all ranks start from the first one's; its parameters become views of flat tensors.
+            Frozen ones are left alone.
         zero: stage of ZeRO, 1 to 3.
-        units: submodules whose weights come and go together; what is in none is one more unit.
+        units: submodules whose weights come and go together, in the order in which the model calls
+            them; what is in none is one more unit.
         group: the ranks that share it; all, when None.
-        adamw: lr and other arguments of torch.optim.AdamW.
+        optimizer: its class; it must treat each number alone.
+        groups: parameter groups as torch takes them, which together hold all that is trained.
+        settings: lr and other arguments of the optimizer.
 
     Raises:
-        ValueError: `zero` is not 1, 2 or 3, or a unit's parameter is another's too.
+        ValueError: `zero` is not 1, 2 or 3, a unit's parameter is another's too, `groups` are
+            not what is trained, or the optimizer looks at whole tensors.
 
     Attributes:
-        optimizer: AdamW over this rank's shards.
+        optimizer: over this rank's pieces; its `step` is this one's.
     """
 
     def __init__(
@@ -187,50 +77,162 @@ class Sharded:
         zero: int,
         units: Iterable[nn.Module] = (),
         group: dist.ProcessGroup | None = None,
-        **adamw: Any,
+        *,
+        optimizer: type[Optimizer] = torch.optim.AdamW,
+        groups: Iterable[Mapping[str, Any]] | None = None,
+        **settings: Any,
     ) -> None:
         check_zero(zero, lowest=1)
-        self.model, self.units = model, list[Unit]()
-        rest = {p: None for p in model.parameters() if p.requires_grad}  # a set with an order
-        for module in [*units, model]:
-            mine = [p for p in module.parameters() if p.requires_grad]
-            if module is model:  # the last: what the units have left
-                mine = list(rest)
-            elif not rest.keys() >= set(mine):
-                raise ValueError("units must be parts of the model that share no parameters")
-            rest = {p: None for p in rest if p not in set(mine)}
-            if mine:
-                self._add(module, Unit(mine, zero, group))
-        self.optimizer = torch.optim.AdamW([unit.shard for unit in self.units], **adamw)
+        check_elementwise(optimizer, settings)
+        self.model, self.units, self._group = model, list[Unit](), group
+        self._trained = [p for p in model.parameters() if p.requires_grad]
+        parts = parts_of(model, units)
+        kept = [{"params": self._trained}] if groups is None else [_listed(one) for one in groups]
+        self._groups: list[list[nn.Parameter]] = [one["params"] for one in kept]
+        named = [parameter for one in self._groups for parameter in one]
+        if not named or len(named) != len(set(named)) or set(named) != set(self._trained):
+            raise ValueError("groups must hold each trained parameter of the model once, no other")
+        start_alike(model, group)
+        for module, parameters in parts:
+            self._given = len(self.units)  # the last part is the model's own
+            for dtype in dict.fromkeys(p.dtype for p in parameters):
+                self._add(module, Unit([p for p in parameters if p.dtype == dtype], zero, group))
+        pieces = {p: piece for unit in self.units for p, piece in unit.pieces.items()}
+        mine = [{**g, "params": [pieces[p] for p in g["params"] if p in pieces]} for g in kept]
+        self._settings, self.optimizer = settings, optimizer(mine, **settings)
+        # So whoever knows only the optimizer, as `train` does, takes whole steps.
+        self.optimizer.register_step_pre_hook(lambda *_: self._before_step())
+        self.optimizer.register_step_post_hook(lambda *_: self._after_step())
+        self._to_reduce = self._in_order()
 
     def step(self) -> None:
         """Update this rank's shards and hand them round."""
-        for unit in self.units:
-            # A parameter took no part in this step, so its unit was never complete.
-            if unit.shard.grad is None:
-                unit.reduce()
         self.optimizer.step()
+
+    def clip(self, limit: float) -> float:
+        """Scale the gradients so that their norm over all ranks is at most `limit`.
+
+        Call it between backward and step. torch's `clip_grad_norm_` sees only a rank's own part.
+
+        Returns:
+            The norm before.
+        """
+        self._reduce_the_rest()
+        pieces = [piece for unit in self.units for piece in unit.pieces.values()]
+        norm = JoinedNorm(self._group)([p.grad for p in pieces if p.grad is not None])
+        nn.utils.clip_grads_with_norm_(pieces, limit, norm)
+        return float(norm)
+
+    def gather(self) -> None:
+        """Make all weights whole until the next step, to evaluate, save, load or change them."""
         for unit in self.units:
-            unit.finish()
+            unit.gather(hold=True)
 
     def state_bytes(self) -> StateBytes:
         """Return the bytes that this rank holds now, measured; see the function `state_bytes`."""
-        shards = [unit.shard for unit in self.units]
-        return state_bytes([*self.model.parameters(), *shards], self.optimizer)
+        pieces = [piece for unit in self.units for piece in unit.pieces.values()]
+        return state_bytes([*self.model.parameters(), *pieces], self.optimizer)
 
-    def gather(self) -> None:
-        """Make all weights whole, to evaluate or save them; all ranks must call it."""
+    def whole_optimizer(self) -> Optimizer:
+        """Return the optimizer as one process would hold it, for a checkpoint: call `gather` first.
+
+        It needs the memory that sharding saves; a checkpoint of it and of the model fits one
+        process, or other ranks: `take` its states there.
+        """
+        states = [
+            [self.optimizer.state.get(unit.pieces.get(p, p), {}) for p in unit.parameters]
+            for unit in self.units
+        ]
+        everyones: list[Any] = [states] * place(self._group)[1]
+        dist.all_gather_object(everyones, states, self._group)
+        groups = [
+            {**one, "params": parameters}
+            for one, parameters in zip(self.optimizer.param_groups, self._groups, strict=True)
+        ]
+        whole = type(self.optimizer)(groups, **self._settings)
+        for unit, of_unit in zip(self.units, zip(*everyones, strict=True), strict=True):
+            for parameter, *parts in zip(unit.parameters, *of_unit, strict=True):
+                parts = [part for part in parts if part]  # a rank may hold nothing of it
+                for key, value in parts[0].items() if parts else ():
+                    if isinstance(value, Tensor) and value.dim():
+                        value = unit.whole(parameter, torch.cat([part[key] for part in parts]))
+                    whole.state[parameter][key] = value
+        return whole
+
+    def take(self, whole: Optimizer) -> None:
+        """Take over settings and states of an optimizer that `whole_optimizer` has made."""
+        for mine, theirs in zip(self.optimizer.param_groups, whole.param_groups, strict=True):
+            mine.update({key: value for key, value in theirs.items() if key != "params"})
         for unit in self.units:
-            unit.gather()
+            for parameter, piece in unit.pieces.items():
+                for key, value in whole.state.get(parameter, {}).items():
+                    if isinstance(value, Tensor):
+                        value = (unit.piece_of(parameter, value) if value.dim() else value).clone()
+                    self.optimizer.state[piece][key] = value
+
+    # -- inside ------------------------------------------------------------------------------
 
     def _add(self, module: nn.Module, unit: Unit) -> None:
         self.units.append(unit)
+        for parameter in unit.parameters:
+            parameter.register_post_accumulate_grad_hook(partial(self._ready, unit))  # type: ignore[no-untyped-call]
         if unit.zero == 3:
-            # Freed after forward and gathered again for backward: weights of one unit at a time,
-            # for half as much traffic again. After backward `reduce` frees them.
-            module.register_forward_pre_hook(unit.gather)
-            module.register_forward_hook(unit.free)
-            module.register_full_backward_pre_hook(unit.gather)
+            # Freed after forward and gathered again for backward, when that asks for a weight: one
+            # unit at a time, for half as much traffic again. After backward `reduce` frees them.
+            hooks = list[saved_tensors_hooks]()
+
+            def enter(*_: Any) -> None:
+                unit.gather()
+                hooks.append(saved_tensors_hooks(self._keep, _bring_back))
+                hooks[-1].__enter__()
+
+            def leave(*_: Any) -> None:
+                hooks.pop().__exit__()
+                unit.free()
+
+            module.register_forward_pre_hook(enter)
+            module.register_forward_hook(leave, always_call=True)  # also after an error
+
+    def _keep(self, tensor: Tensor) -> Any:
+        """Note where a weight lies that autograd keeps for backward, instead of the weight."""
+        address = tensor.untyped_storage().data_ptr()
+        for unit in self.units:
+            if unit.flat is not None and unit.flat.untyped_storage().data_ptr() == address:
+                return unit, tensor.size(), tensor.stride(), tensor.storage_offset()
+        return tensor, tensor._version
+
+    def _in_order(self) -> list[Unit]:
+        """Return the units as backward comes to them, so that all ranks send in one order."""
+        # What is in none of the given units comes last: some of it is used before all others.
+        return [*reversed(self.units[: self._given]), *self.units[self._given :]]
+
+    def _ready(self, unit: Unit, _: Tensor) -> None:
+        """Note a gradient: what is complete, and next in the order, becomes shards at once."""
+        # The whole gradients are gone after the first pass, so a second one could not be added.
+        if unit.reduced:
+            raise RuntimeError("a step takes one backward pass: call step() before the next one")
+        while self._to_reduce and self._to_reduce[0].complete:
+            self._to_reduce.pop(0).reduce()
+
+    def _reduce_the_rest(self) -> None:
+        while self._to_reduce:  # some parameter of it took no part
+            self._to_reduce.pop(0).reduce()
+
+    def _before_step(self) -> None:
+        self._reduce_the_rest()
+        used = torch.tensor([used for unit in self.units for used in unit.used]).int()
+        dist.all_reduce(used, dist.ReduceOp.MAX, self._group)
+        everyones = iter(used.tolist())
+        for unit in self.units:
+            for parameter in unit.parameters:
+                if not next(everyones) and parameter in unit.pieces:
+                    unit.pieces[parameter].grad = None  # else it would decay, and moments would age
+            unit.settle()
+
+    def _after_step(self) -> None:
+        for unit in self.units:
+            unit.finish()
+        self._to_reduce = self._in_order()
 
 
 def state_bytes(parameters: Iterable[Tensor], optimizer: torch.optim.Optimizer) -> StateBytes:
@@ -243,14 +245,15 @@ def state_bytes(parameters: Iterable[Tensor], optimizer: torch.optim.Optimizer) 
         parameters: of the model on this rank, and its shards.
         optimizer: with its states.
     """
-    parameters = list(parameters)
+    parameters = [p for p in parameters if not isinstance(p, Freed)]  # they have no memory
     states = [
         value
         for state in optimizer.state.values()
         for value in state.values()
         if isinstance(value, Tensor) and value.dim() > 0
     ]
-    gradients = [p.grad for p in parameters if p.grad is not None]
+    own = [p for p in parameters if not getattr(p, "reduced", False)]  # those are in shards
+    gradients = [p.grad for p in own if p.grad is not None]
     return StateBytes(*(_storage_bytes(tensors) for tensors in (parameters, gradients, states)))
 
 
@@ -259,3 +262,22 @@ def _storage_bytes(tensors: Iterable[Tensor]) -> int:
     locals_ = [getattr(tensor, "_local_tensor", tensor) for tensor in tensors]
     storages = [tensor.untyped_storage() for tensor in locals_]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+def _listed(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a parameter group with its parameters as a list."""
+    parameters = group["params"]
+    return {**group, "params": [parameters] if isinstance(parameters, Tensor) else [*parameters]}
+
+
+def _bring_back(kept: Any) -> Tensor:
+    """Return what autograd has kept; a weight is gathered first."""
+    first, *where = kept
+    if isinstance(first, Unit):
+        first.gather()
+        assert first.flat is not None
+        return first.flat.as_strided(*where)
+    if first._version != where[0]:  # autograd leaves that to whoever keeps tensors for it
+        raise RuntimeError("a tensor that backward needs was changed in place since forward")
+    kept_tensor: Tensor = first
+    return kept_tensor

@@ -17,6 +17,7 @@ Source: Shoeybi et al., "Megatron-LM: Training Multi-Billion Parameter Language 
 Parallelism", 2019, section 3.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -24,6 +25,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from labkit.distributed.collectives.coalesced import JoinedNorm
+from labkit.distributed.launcher.world import place
 
 
 class _Copy(torch.autograd.Function):
@@ -79,14 +83,18 @@ def sum_over_ranks(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
 
 
 class _Part(nn.Linear):
-    """This rank's part of a linear layer. `cut` is the dimension that each parameter is cut in."""
+    """This rank's part of a linear layer. `cut` is the dimension that each parameter is cut in.
+
+    Attributes:
+        joined_norm: of gradients of its parts, over all ranks that share the layer: for clipping.
+    """
 
     cut: ClassVar[Mapping[str, int]]
 
     def __init__(self, linear: nn.Linear, group: dist.ProcessGroup | None = None) -> None:
         nn.Module.__init__(self)  # not Linear's, which would make and fill a whole layer
-        self.group = group
-        ranks, rank = dist.get_world_size(group), dist.get_rank(group)
+        self.group, self.joined_norm = group, JoinedNorm(group)
+        rank, ranks = place(group)
         for name, parameter in linear.named_parameters():
             part = parameter.detach()
             if name in self.cut:
@@ -101,6 +109,10 @@ class _Part(nn.Linear):
         if "bias" not in self._parameters:
             self.register_parameter("bias", None)
         self.out_features, self.in_features = self.weight.shape
+
+    def parts(self) -> list[nn.Parameter]:
+        """Return the parameters that are cut; the others are whole on each rank."""
+        return [p for name, p in self.named_parameters(recurse=False) if name in self.cut]
 
 
 class ColumnLinear(_Part):
@@ -180,17 +192,33 @@ def split(
     kinds = {**dict.fromkeys(columns, ColumnLinear), **dict.fromkeys(rows, RowLinear)}
     parts = {}
     for name, kind in kinds.items():
-        linear = module.get_submodule(name)
-        if not isinstance(linear, nn.Linear):
+        linear = dict(module.named_modules()).get(name)
+        if type(linear) is not nn.Linear:  # a subclass may compute otherwise; a part is cut already
             raise TypeError(f"{name} must be an nn.Linear, got {type(linear).__name__}")
         parts[name] = kind(linear, group)
     for name, part in parts.items():  # only now that all could be cut
         module.set_submodule(name, part)
     if columns:  # once for all layers that share the input: one sum in backward instead of three
         module.register_forward_pre_hook(
-            lambda _, inputs: (copy_to_ranks(inputs[0], group), *inputs[1:])
+            lambda module, inputs, named: _copied_first(module, inputs, named, group),
+            with_kwargs=True,
         )
     return module
+
+
+def _copied_first(
+    module: nn.Module,
+    inputs: tuple[Any, ...],
+    named: dict[str, Any],
+    group: dist.ProcessGroup | None,
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Let a module's first argument come through `copy_to_ranks`, however it is given."""
+    if inputs:
+        return (copy_to_ranks(inputs[0], group), *inputs[1:]), named
+    names = [name for name in inspect.signature(module.forward).parameters if name in named]
+    for name in (names or list(named))[:1]:
+        named = {**named, name: copy_to_ranks(named[name], group)}
+    return inputs, named
 
 
 def split_blocks(model: nn.Module, group: dist.ProcessGroup | None = None) -> nn.Module:
@@ -203,7 +231,16 @@ def split_blocks(model: nn.Module, group: dist.ProcessGroup | None = None) -> nn
     Raises:
         ValueError: heads or widths are no multiple of the number of ranks.
     """
-    for block in model.get_submodule("blocks").children():
+    ranks, blocks = place(group)[1], model.get_submodule("blocks")
+    for name, layer in blocks.named_modules():
+        # Columns that divide are not enough: half a head is none. Before anything is cut.
+        if width := getattr(layer, "head_width", None):
+            heads = layer.query.out_features // width
+            if heads % ranks:
+                raise ValueError(
+                    f"model must have heads for {ranks} ranks alike, blocks.{name} has {heads}"
+                )
+    for block in blocks.children():
         split(block.get_submodule("attention"), ["query", "key", "value"], ["output"], group)
         split(block.get_submodule("mlp"), ["up"], ["down"], group)
     return model

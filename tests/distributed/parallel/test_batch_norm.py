@@ -250,6 +250,28 @@ def test_conversion_leaves_the_model_and_keeps_the_rest():
     assert isinstance(synchronize_batch_norm(nn.BatchNorm1d(3)), SyncBatchNorm)
 
 
+class Activated(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+def test_hooks_and_attributes_stay_and_other_kinds_are_refused():
+    model, seen = nn.Sequential(layer(nn.BatchNorm2d, 4), nn.Sequential()), []
+    model[0].name = "first"
+    model[0].register_forward_hook(lambda module, *_: seen.append(module.name))
+    synchronize_batch_norm(model)(torch.randn(2, 4, 3, 3))
+    assert seen == ["first"]
+    parametrized = nn.BatchNorm2d(4)
+    nn.utils.parametrize.register_parametrization(parametrized, "weight", nn.Identity())
+    for kind in (nn.LazyBatchNorm2d(), Activated(4), parametrized):
+        model[1].append(kind)
+        with pytest.raises(
+            ValueError, match=rf"torch's own batch norms, got {type(kind).__name__} 1.0"
+        ):
+            synchronize_batch_norm(model)
+        del model[1][0]
+
+
 def test_without_other_ranks_it_is_the_plain_layer():
     x, _ = pair(4, 6, 3, 3)
     assert torch.equal(synchronize_batch_norm(layer(nn.BatchNorm2d))(x), layer(nn.BatchNorm2d)(x))

@@ -8,6 +8,7 @@ import signal
 
 import pytest
 import torch
+from support.parallel import check_equal, content
 from torch import nn
 from torch.nn import functional as F
 
@@ -45,20 +46,6 @@ def split(model, how, size):
     return model
 
 
-def content(model, optimizer):
-    """All that a checkpoint must bring back, whole and on this rank."""
-    whole = {name: full(value) for name, value in model.state_dict().items()}
-    state = optimizer.state_dict()["state"]
-    for number, entries in state.items():
-        whole |= {f"{number}.{name}": full(value) for name, value in entries.items()}
-    groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-    return whole, groups
-
-
-def full(tensor):
-    return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach().clone()
-
-
 def train(model, optimizer, steps=2):
     for number in range(steps):
         tokens = torch.randint(11, (4, 6), generator=torch.Generator().manual_seed(number))
@@ -89,15 +76,6 @@ def load_into_others(folder, pairs):
             assert load(folder / saved, model, optimizer) == {"step": 2, "name": "a run"}
             contents.append(content(model, optimizer))
         return contents
-
-
-def check_equal(found, expected):
-    (tensors, groups), (there, there_groups) = found, expected
-    assert tensors.keys() == there.keys()
-    for name, tensor in tensors.items():
-        assert torch.equal(tensor, there[name]), name
-        assert tensor.dtype == there[name].dtype
-    assert groups == there_groups
 
 
 @pytest.fixture(scope="module")
@@ -225,18 +203,6 @@ def test_optimizers(tmp_path, kind):
     train(model, optimizer)
     train(other, another)
     check_equal(content(other, another), content(model, optimizer))  # and it goes on alike
-
-
-def test_an_optimizer_without_a_step_is_refused_and_left_alone(tmp_path):
-    model = nn.Linear(1, 1)
-    optimizer = torch.optim.AdamW(model.parameters())
-    with pytest.raises(ValueError, match="optimizer must have made a step"):
-        save(tmp_path / "run", model, optimizer)
-    assert not optimizer.state and not (tmp_path / "run").exists()
-    save(tmp_path / "run", model)
-    with pytest.raises(ValueError, match=r"another model: it has no optimizer\.param_groups"):
-        load(tmp_path / "run", model, optimizer)
-    assert not optimizer.state
 
 
 @pytest.mark.parametrize(
