@@ -19,6 +19,7 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache, partial
 
+import numpy
 import torch
 from torch import Tensor, nn
 
@@ -48,6 +49,8 @@ def fingerprint(value: object) -> str:
     own = getattr(value, "fingerprint", None)
     if isinstance(own, str):
         return f"{_class(value)}:{own}"
+    if isinstance(value, numpy.generic):  # a number, as Python's
+        value = value.item()
     if isinstance(value, _PLAIN):
         return f"{type(value).__name__} {value!r}"
     if isinstance(value, Enum):

@@ -13,6 +13,11 @@ from typing import Any
 import numpy
 import torch
 
+from labkit.checks import check_whole
+
+HIGHEST_SEED = 2**32 - 1
+"""NumPy takes no higher one."""
+
 
 def seed_everything(seed: int) -> None:
     """Seed Python's, NumPy's and torch's global generators (all devices).
@@ -20,22 +25,32 @@ def seed_everything(seed: int) -> None:
     Raises:
         ValueError: `seed` is not in 0 … 2**32 - 1, the range that NumPy takes.
     """
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be a whole number from 0 to 2**32 - 1, got {seed!r}")
-    random.seed(seed)
+    check_seed(seed)
+    random.seed(int(seed))
     numpy.random.seed(seed)
-    torch.manual_seed(seed)
+    torch.manual_seed(int(seed))
+
+
+def check_seed(seed: object) -> None:
+    """Raise a ValueError unless `seed` is a whole number from 0 to 2**32 - 1."""
+    check_whole("seed", seed, 0, HIGHEST_SEED)
 
 
 def rng_state() -> dict[str, Any]:
     """Return the state of all global generators, in types that `weights_only=True` loads."""
-    state = numpy.random.get_state(legacy=False)
     return {
         "python": random.getstate(),
-        "numpy": {**state, "state": {**state["state"], "key": state["state"]["key"].tolist()}},
+        "numpy": without_arrays(numpy.random.get_state(legacy=False)),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
+
+
+def without_arrays(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a state of one of NumPy's generators with lists in place of arrays, for a file."""
+    lists = {key: value.tolist() for key, value in state.items() if hasattr(value, "tolist")}
+    nested = {key: without_arrays(value) for key, value in state.items() if isinstance(value, dict)}
+    return {**state, **lists, **nested}
 
 
 def set_rng_state(state: dict[str, Any]) -> None:

@@ -64,7 +64,7 @@ def decimals(number: float, count: int = 3) -> int:
 def _in_unit(number: float, digits: int, units: Sequence[tuple[float, float, str]]) -> str:
     """Write a number in the first unit that it is large enough for, after rounding."""
     rounded = float(f"{number:.{digits - 1}e}")
-    _, scale, unit = next(each for each in units if abs(rounded) >= each[0])
+    _, scale, unit = next((each for each in units if abs(rounded) >= each[0]), units[-1])
     scaled = number / scale
     # Beyond that many digits before the point, "g" would write an exponent: "1.1e+02 s".
     shown = f"{scaled:.{digits}g}" if abs(scaled) < 10**digits - 0.5 else f"{scaled:.0f}"

@@ -4,6 +4,7 @@ A reader who predicts 1.00x where a race finds 0.987x was right, if 2 % is the s
 that matters. So a guess is judged as a comparison is: what was measured is compared with the guess.
 """
 
+import math
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
@@ -27,7 +28,12 @@ def fate_of(guess: float, verdict: Verdict) -> Fate:
     Args:
         guess: of `verdict.estimate.value`: a ratio, or a difference in its unit.
         verdict: what was measured.
+
+    Raises:
+        ValueError: the guess is not a finite number.
     """
+    if not math.isfinite(guess):
+        raise ValueError(f"guess must be a finite number, got {guess!r}")
     e, quantity = verdict.estimate, verdict.quantity
     if quantity.kind == "ratio":
         if guess <= 0:  # no ratio is: whatever was found is infinitely many times more

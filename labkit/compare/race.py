@@ -19,12 +19,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from labkit.checks import check_positive_int
+from labkit.checks import check_positive_int, explaining
 from labkit.compare.quantity import STEP_TIME, TIME_TO_TARGET, Quantity
 from labkit.compare.race_duration import seconds_of_a_training
 from labkit.compare.record import WARMUP_ROUNDS, Record, Round, samples_of
 from labkit.compare.refused import check_arms, check_examples, other_race
 from labkit.compare.samples import Samples
+from labkit.compare.turns import Turns
 from labkit.compare.verdict import Verdict
 from labkit.facts import threads
 from labkit.measure import order_of_round, peak_memory
@@ -65,10 +66,9 @@ class Race:
         target: float | None = None,
         thread_count: int = 1,
     ) -> None:
-        self.arms = check_arms(arms)
+        self.arms = check_arms(arms, seeds)
         self.baseline = next(iter(self.arms))
         self.metric = Quantity.of(self.arms[self.baseline].task.metric)
-        check_positive_int("seeds", seeds)
         check_positive_int("evaluations", evaluations)
         check_positive_int("thread_count", thread_count)
         low, high = self.metric.low / self.metric.scale, self.metric.high / self.metric.scale
@@ -83,6 +83,7 @@ class Race:
         self._rng: dict[str, dict[str, Any]] = {}
         self._wall = 0.0
         self._rounds_done = 0
+        self._whole_rounds = Turns()
 
     # -- how far it is -----------------------------------------------------------------------
 
@@ -131,15 +132,16 @@ class Race:
         """
         if self.finished:
             raise ValueError("the race is finished: there is no round left")
-        began = perf_counter()
-        try:
-            with kept_rng(), threads(self.thread_count):
-                if not self.trainings or self.number == self.rounds:
-                    self._next_seed()
-                return self._round()
-        finally:
-            self._wall += perf_counter() - began
-            self._rounds_done += 1
+        with self._whole_rounds:
+            began = perf_counter()
+            try:
+                with kept_rng(), threads(self.thread_count):
+                    if not self.trainings or self.number == self.rounds:
+                        self._next_seed()
+                    return self._round()
+            finally:
+                self._wall += perf_counter() - began
+                self._rounds_done += 1
 
     def _next_seed(self) -> None:
         number, names = len(self.records[self.baseline]), list(self.arms)
@@ -218,7 +220,8 @@ class Race:
     @property
     def samples(self) -> Samples:
         """All that was measured so far."""
-        return samples_of(self.records, self.metric, self.target)
+        with self._whole_rounds:
+            return samples_of(self.records, self.metric, self.target)
 
     def verdict(self, candidate: str, *, over: str | None = None, on: str = "step time") -> Verdict:
         """Return how `candidate` compares with `over` (the baseline when left out).
@@ -249,18 +252,22 @@ class Race:
     # -- on disk -----------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
-        """Write the whole state of the race, so that `load` continues it to the bit."""
-        state = {
-            "arms": self._fingerprints(),
-            **self._counts(),
-            "number": self.number,
-            "rounds_done": self._rounds_done,
-            "wall": self._wall,
-            "records": {name: [r.as_dict() for r in rs] for name, rs in self.records.items()},
-            "trainings": {name: training.state_dict() for name, training in self.trainings.items()},
-            "rng": self._rng,
-        }
-        write_state(path, state)
+        """Write the whole state of the race, so that `load` continues it to the bit.
+
+        While it runs in another thread, as `live` lets it, the end of the round is waited for.
+        """
+        with self._whole_rounds:
+            state = {
+                "arms": self._fingerprints(),
+                **self._counts(),
+                "number": self.number,
+                "rounds_done": self._rounds_done,
+                "wall": self._wall,
+                "records": {name: [r.as_dict() for r in rs] for name, rs in self.records.items()},
+                "trainings": {name: each.state_dict() for name, each in self.trainings.items()},
+                "rng": self._rng,
+            }
+            write_state(path, state)
 
     def load(self, path: str | Path) -> None:
         """Continue a saved race; this one must be made with the same arms and numbers.
@@ -273,19 +280,18 @@ class Race:
             raise ValueError(f"{path} is a checkpoint, but not of a race")
         if what := other_race(state, self._fingerprints(), self._counts()):
             raise ValueError(f"{path} is of another race: {what}")
-        trainings = {}
-        with kept_rng():
+        with explaining(f"continuing the race of {path}"), kept_rng():
+            trainings, records = {}, {}
             for name, saved in state["trainings"].items():
                 seed = state["records"][name][-1]["seed"]
                 trainings[name] = self.arms[name].but(seed=seed).training(timed=True)
                 trainings[name].load_state_dict(saved)
-        self.trainings, self._steps, self._rng = trainings, {}, state["rng"]
-        self.number, self._wall = state["number"], state["wall"]
-        self._rounds_done = state["rounds_done"]
-        self.records = {
-            name: [Record.from_dict(r) for r in records]
-            for name, records in state["records"].items()
-        }
+            for name, of_arm in state["records"].items():
+                records[name] = [Record.from_dict(record) for record in of_arm]
+            rng, number, wall, done = (state[k] for k in ("rng", "number", "wall", "rounds_done"))
+        with self._whole_rounds:
+            self.trainings, self.records, self._steps, self._rng = trainings, records, {}, rng
+            self.number, self._wall, self._rounds_done = number, wall, done
 
     def _fingerprints(self) -> dict[str, dict[str, str]]:
         return {name: recipe.fingerprints() for name, recipe in self.arms.items()}

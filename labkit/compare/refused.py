@@ -5,23 +5,31 @@ from typing import Any
 
 from torch import nn
 
+from labkit.checks import check_positive_int
 from labkit.compare.record import Record
+from labkit.compare.samples import Samples
+from labkit.seeds import HIGHEST_SEED
 from labkit.training import Recipe
 from labkit.training.task import Batch
 
 
-def check_arms(arms: Mapping[str, Recipe]) -> dict[str, Recipe]:
-    """Return {name: recipe} of arms that can race each other.
+def check_arms(arms: Mapping[str, Recipe], seeds: int) -> dict[str, Recipe]:
+    """Return {name: recipe} of arms that can race each other with so many seeds.
 
     Raises:
-        ValueError: no arms, or arms of different metrics.
+        ValueError: no arms, arms of different metrics, or seeds beyond the highest there is.
         TypeError: an arm is not a Recipe.
     """
-    if not arms:
-        raise ValueError("arms is empty: a race needs at least one arm")
+    Samples(arms)  # refuses what is no set of names
+    check_positive_int("seeds", seeds)
     for name, recipe in arms.items():
         if not isinstance(recipe, Recipe):
             raise TypeError(f"arm {name!r} must be a Recipe, got {type(recipe).__name__}")
+        if recipe.seed + seeds - 1 > HIGHEST_SEED:
+            raise ValueError(
+                f"arm {name!r} has the seed {recipe.seed}: {seeds} seeds from there on lie beyond "
+                f"{HIGHEST_SEED}, the highest"
+            )
     metrics = {name: recipe.task.metric for name, recipe in arms.items()}
     if len(set(metrics.values())) > 1:
         found = ", ".join(f"{name}: {metric.name}" for name, metric in metrics.items())

@@ -48,15 +48,14 @@ class Samples:
         baseline: the first arm, which the others are compared with.
 
     Raises:
-        ValueError: no arms, or two of one name.
+        ValueError: no arms, two of one name, or a name that is no text.
     """
 
     def __init__(self, arms: Iterable[str], quantities: Iterable[Quantity] = ()) -> None:
         self.arms = tuple(arms)
-        if not self.arms:
-            raise ValueError("arms is empty: there is nothing to compare")
-        if len(set(self.arms)) < len(self.arms):
-            raise ValueError(f"arms must have different names, got {', '.join(self.arms)}")
+        named = all(isinstance(arm, str) for arm in self.arms)
+        if not named or not 0 < len(set(self.arms)) == len(self.arms):
+            raise ValueError(f"arms must be different names, at least one, got {self.arms!r}")
         self.baseline = self.arms[0]
         self.quantities = {quantity.name: quantity for quantity in quantities}
         self._values: dict[str, dict[str, pairs.Values]] = {}
@@ -122,15 +121,16 @@ class Samples:
             seed: number of the training.
 
         Raises:
-            ValueError: no such arm, or another quantity of this name.
+            ValueError: no such arm, another quantity of this name, or a score that is not finite.
         """
         self._check_arm(arm)
         self._know(quantity)
         given = scores.detach().cpu().numpy() if isinstance(scores, Tensor) else scores
+        new = numpy.asarray(given, dtype=numpy.float64).reshape(-1)
+        if not numpy.isfinite(new).all():
+            raise ValueError(f"scores of {arm!r} must be finite, got {new}")
         seeds = self._scores.setdefault(quantity.name, {}).setdefault(arm, {})
-        seeds.setdefault(seed, []).append(numpy.asarray(given, dtype=numpy.float64).reshape(-1))
-
-    # -- what is known -----------------------------------------------------------------------
+        seeds.setdefault(seed, []).append(new)
 
     def quantity(self, on: On = None) -> Quantity:
         """Return the quantity of this name; the first one when left out.
@@ -178,7 +178,7 @@ class Samples:
         Raises:
             ValueError: no such arm or quantity.
         """
-        over = over or self.baseline
+        over = self.baseline if over is None else over
         self._check_arm(arm, over)
         quantity = self.quantity(on)
         if quantity.name in self._scores:
@@ -204,7 +204,7 @@ class Samples:
         Raises:
             ValueError: no such arm or quantity.
         """
-        over = over or self.baseline
+        over = self.baseline if over is None else over
         estimate, quantity = self.against(arm, over, on), self.quantity(on)
         return Verdict(arm, over, quantity, NOTHING if estimate is None else estimate)
 
@@ -214,7 +214,7 @@ class Samples:
         Raises:
             ValueError: no such arm, or a quantity that is not compared by ratios.
         """
-        over = over or self.baseline
+        over = self.baseline if over is None else over
         self._check_arm(arm, over)
         quantity = self.quantity(on)
         if quantity.kind != "ratio":

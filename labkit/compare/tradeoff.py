@@ -26,7 +26,7 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
-from labkit.checks import check_positive_int
+from labkit.checks import check_positive_int, explaining
 from labkit.compare.quantity import LATENCY, SIZE, Quantity
 from labkit.compare.refused import check_batches, check_variants
 from labkit.compare.samples import Samples
@@ -34,7 +34,7 @@ from labkit.compare.verdict import Verdict
 from labkit.facts import threads
 from labkit.measure import interleave, order_of_round
 from labkit.table import Table
-from labkit.training.evaluate import evaluation_mode
+from labkit.training.evaluate import evaluation_mode, scores
 from labkit.training.task import Batch, Task, classify
 
 WARMUP_ROUNDS = 2
@@ -182,7 +182,7 @@ class Tradeoff:
         time = partial(
             interleave, rounds=1, warmup=0, threads=self.thread_count, device=self.example.device
         )
-        with evaluation_mode(*models):
+        with evaluation_mode(*models), explaining("a variant's forward pass", self.example):
             # Thrown away: so what went before, such as drawing, does not fall on the first one.
             time({order[-1]: calls[order[-1]]})
             timings = time(calls)
@@ -198,15 +198,14 @@ class Tradeoff:
         seed, place = divmod(rest, len(names))
         name, model = names[place], self.variants[names[place]][seed]
         try:
-            with evaluation_mode(model):
-                scores = self.task.score(model, self.batches[batch]).cpu()
-        except ValueError as error:
-            raise ValueError(f"variants[{name!r}]: {error}") from error
-        self._answers.append((name, seed, scores))
+            found = scores(model, [self.batches[batch]], self.task)
+        except (ValueError, FloatingPointError) as error:
+            raise type(error)(f"variants[{name!r}]: {error}") from error
+        self._answers.append((name, seed, found))
         self._evaluated += 1
         if rest + 1 == self.seeds * len(names):
-            for name, seed, scores in self._answers:
-                self.samples.add_scores(name, self.metric, scores, seed=seed)
+            for name, seed, found in self._answers:
+                self.samples.add_scores(name, self.metric, found, seed=seed)
             self._answers.clear()
 
     # -- how far it is -----------------------------------------------------------------------

@@ -8,13 +8,15 @@ The order of epoch e depends on (seed, e) alone, not on what was drawn before. T
 training resume in mid-epoch, and two trainings see the same batches.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from labkit.checks import check_positive_int
+from labkit.checks import check_positive_int, device_of, form
+from labkit.seeds import check_seed
 
 
 class EpochBatches(ABC):
@@ -31,17 +33,19 @@ class EpochBatches(ABC):
         device: where the batches are delivered.
 
     Raises:
-        ValueError: `batch_size` is not a positive whole number, or larger than `count`.
+        ValueError: `batch_size` is not a positive whole number, or larger than `count`; a seed out
+            of range; no such device.
     """
 
     def __init__(
         self, count: int, batch_size: int, seed: int, shuffle: bool, device: torch.device | str
     ) -> None:
         check_positive_int("batch_size", batch_size)
+        check_seed(seed)
         if shuffle and batch_size > count:
             raise ValueError(f"batch_size {batch_size} is larger than the data ({count})")
-        self.count, self.batch_size = count, batch_size
-        self.seed, self.shuffle, self.device = seed, shuffle, torch.device(device)
+        self.count, self.batch_size = count, int(batch_size)
+        self.seed, self.shuffle, self.device = int(seed), shuffle, device_of(device)
         self._next_epoch = 0
 
     def __len__(self) -> int:
@@ -92,8 +96,9 @@ class Batches(EpochBatches):
         device: where the batches are delivered.
 
     Raises:
-        ValueError: empty data, lengths that differ, a batch larger than the data.
-        TypeError: images that are not uint8.
+        ValueError: empty data, lengths that differ, a batch larger than the data, a std that is not
+            positive.
+        TypeError: images that are not uint8, or labels that are not int64.
     """
 
     def __init__(
@@ -109,15 +114,9 @@ class Batches(EpochBatches):
         memory_format: torch.memory_format = torch.contiguous_format,
         device: torch.device | str = "cpu",
     ) -> None:
-        if images.dtype != torch.uint8 or images.dim() != 4:
-            raise TypeError(
-                "images must be uint8 of shape (n, channels, height, width), "
-                f"got {images.dtype} of shape {tuple(images.shape)}"
-            )
-        if len(images) != len(labels):
-            raise ValueError(f"images and labels differ in length: {len(images)}, {len(labels)}")
-        if len(images) == 0:
-            raise ValueError("images is empty: there is nothing to make batches of")
+        check_images(images, labels)
+        if not (math.isfinite(mean) and 0 < std < math.inf):
+            raise ValueError(f"mean must be a number and std a positive one, got {mean!r}, {std!r}")
         super().__init__(len(images), batch_size, seed, shuffle, device)
         self.images, self.labels, self.mean, self.std = images, labels, mean, std
         self.memory_format = memory_format
@@ -128,4 +127,28 @@ class Batches(EpochBatches):
         normal = images.float().div_(255).sub_(self.mean).div_(self.std)
         return normal.contiguous(memory_format=self.memory_format), self.labels[indices].to(
             self.device
+        )
+
+
+def check_images(images: Tensor, labels: Tensor, split: str = "") -> None:
+    """Refuse what is no set of labelled images.
+
+    Args:
+        images, labels: see `Batches`.
+        split: before their names in the errors, such as "train_".
+
+    Raises:
+        TypeError: images that are not uint8, or labels that are not int64.
+        ValueError: no images, or numbers that differ.
+    """
+    if images.dtype != torch.uint8 or images.dim() != 4:
+        wanted = "uint8 (n, channels, height, width)"
+        raise TypeError(f"{split}images must be {wanted}, got {form(images)}")
+    if labels.dtype != torch.int64 or labels.dim() != 1:
+        raise TypeError(f"{split}labels must be int64 (n,), got {form(labels)}")
+    if not len(images):
+        raise ValueError(f"{split}images is empty")
+    if len(images) != len(labels):
+        raise ValueError(
+            f"{split}images and {split}labels differ in number: {len(images)} and {len(labels)}"
         )

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from labkit.checks import check_positive_int
 from labkit.data.files import data_root, unpack_verified
 from labkit.data.images import ImageData
+from labkit.seeds import check_seed
 
 FILES = tuple(
     f"FashionMNIST/raw/{part}-ubyte"
@@ -63,6 +64,7 @@ def fashion(
         FileNotFoundError: a data file is missing.
     """
     check_positive_int("image_size", image_size)
+    check_seed(seed)
     root = data_root()
     (train_images, train_labels), (test_images, test_labels) = _load(root)
     chosen = _balanced("train", train, train_labels, seed)
@@ -109,7 +111,7 @@ def _balanced(name: str, count: int, labels: Tensor, seed: int) -> Tensor:
         raise ValueError(
             f"{name} must be a multiple of {classes} from {classes} to {len(labels)}, got {count}"
         )
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(int(seed)))
     by_class = [order[labels[order] == c][: count // classes] for c in range(classes)]
     return torch.stack(by_class, dim=1).flatten()
 

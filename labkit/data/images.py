@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from labkit.data.batches import Batches
+from labkit.data.batches import Batches, check_images
 from labkit.fingerprint import fingerprint
 
 
@@ -19,6 +19,7 @@ class ImageData:
     Raises:
         ValueError: a split is empty, its images and labels differ in number, or a label is out of
             range.
+        TypeError: images that are not uint8, or labels that are not int64.
     """
 
     name: str
@@ -33,13 +34,7 @@ class ImageData:
     def __post_init__(self) -> None:
         for split in ("train", "test"):
             images, labels = getattr(self, f"{split}_images"), getattr(self, f"{split}_labels")
-            if len(images) == 0:
-                raise ValueError(f"{split}_images is empty")
-            if len(images) != len(labels):
-                raise ValueError(
-                    f"{split}_images and {split}_labels differ in number: "
-                    f"{len(images)} and {len(labels)}"
-                )
+            check_images(images, labels, f"{split}_")
             low, high = int(labels.min()), int(labels.max())
             if low < 0 or high >= len(self.classes):
                 raise ValueError(

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from labkit.checks import check_positive_int
+from labkit.checks import check_positive_int, explaining, form
 from labkit.data.batches import EpochBatches
 from labkit.data.files import data_root, verified
 from labkit.fingerprint import fingerprint
@@ -53,6 +53,7 @@ class TextBatches(EpochBatches):
 
     Raises:
         ValueError: a size is not a positive whole number, or the text is too short for a batch.
+        TypeError: tokens that are not int64.
     """
 
     def __init__(
@@ -66,6 +67,8 @@ class TextBatches(EpochBatches):
         device: torch.device | str = "cpu",
     ) -> None:
         check_positive_int("context", context)
+        if tokens.dtype != torch.int64 or tokens.dim() != 1:
+            raise TypeError(f"tokens must be int64 (n,), got {form(tokens)}")
         windows = (len(tokens) - 1) // context  # the last target is one token further on
         if windows < 1:
             raise ValueError(f"tokens must be more than context ({context}), got {len(tokens)}")
@@ -136,12 +139,24 @@ class TextData:
         return TextBatches(self.test_tokens, batch_size, self.context, shuffle=False, device=device)
 
     def encode(self, text: str) -> Tensor:
-        """Return the tokens of a text, int64 (n,)."""
-        return torch.tensor(self._tokenizer.encode(text).ids, dtype=torch.int64)
+        """Return the tokens of a text, int64 (n,).
+
+        Raises:
+            ValueError: half of a surrogate pair, which no text has.
+        """
+        with explaining(f"encoding {text[:20]!r}"):
+            return torch.tensor(self._tokenizer.encode(text).ids, dtype=torch.int64)
 
     def decode(self, tokens: Tensor | Sequence[int]) -> str:
-        """Return the text of tokens; whatever `encode` made comes back exactly."""
-        return str(self._tokenizer.decode(list(map(int, tokens)), skip_special_tokens=False))
+        """Return the text of tokens; whatever `encode` made comes back exactly.
+
+        Raises:
+            ValueError: a token that the vocabulary does not have.
+        """
+        numbers = list(map(int, tokens))
+        if not all(0 <= number < self.vocabulary for number in numbers):
+            raise ValueError(f"tokens must lie in 0 … {self.vocabulary - 1}, got {numbers}")
+        return str(self._tokenizer.decode(numbers, skip_special_tokens=False))
 
 
 def speeches(characters: int = 1_000_000, *, context: int = 64) -> TextData:

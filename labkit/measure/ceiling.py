@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from labkit import facts
+from labkit.checks import device_of
 from labkit.measure.statistics import Estimate, median_interval
 from labkit.measure.timing import Timing, interleave
 
@@ -115,7 +116,7 @@ def ceiling(
         ValueError: an unknown or no dtype, or `seconds` or `threads` out of range.
     """
     _check(dtypes, seconds)
-    where = torch.device(device) if device is not None else facts.default_device()
+    where = device_of(device) if device is not None else facts.default_device()
     probes: dict[str, _Probe] = {}
     left_out: dict[str, str] = {}
     slot = seconds / (20 * (2 * len(dtypes) + 1))  # so that each probe has about twenty rounds

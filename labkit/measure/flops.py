@@ -64,9 +64,9 @@ def step_flops(
 
     Raises:
         TypeError: `model` is not a module.
-        ValueError: the model has no parameter to train.
+        ValueError: the model has no parameter to train, or does not take the batch.
     """
-    with untouched(model), torch.enable_grad():
+    with untouched(model, inputs, targets), torch.enable_grad():
         parameters = [p for p in model.parameters() if p.requires_grad]
         if not parameters:
             raise ValueError("model has no parameter that requires a gradient: nothing to train")

@@ -78,7 +78,13 @@ class Format:
         return torch.tensor(value, dtype=torch.float64).to(self.dtype).item()
 
     def fate(self, value: float) -> Fate:
-        """Return what becomes of `value`, not zero, when it is stored."""
+        """Return what becomes of `value`, not zero, when it is stored.
+
+        Raises:
+            ValueError: the value is not a number.
+        """
+        if math.isnan(value):
+            raise ValueError("value must be a number, got nan")
         size = abs(self.store(value))
         if size == 0:
             return "zero"

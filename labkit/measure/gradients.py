@@ -40,14 +40,14 @@ def fates(magnitudes: Tensor, scale: float = 1.0, name: str = "fp16") -> Fates:
         name: of the format: "fp32", "bf16" or "fp16".
 
     Raises:
-        ValueError: no numbers, a scale that is not positive, or an unknown format.
+        ValueError: no numbers or negative ones, a scale that is not positive, or an unknown format.
     """
     if name not in FORMATS:
         raise ValueError(f"name must be one of {', '.join(FORMATS)}, got {name!r}")
     if not 0 < scale < float("inf"):
         raise ValueError(f"scale must be a positive number, got {scale!r}")
-    if magnitudes.numel() == 0:
-        raise ValueError("magnitudes is empty: there is nothing to store")
+    if not magnitudes.numel() or not (magnitudes >= 0).all():
+        raise ValueError("magnitudes must be positive numbers, at least one")
     form = FORMATS[name]
     stored = (magnitudes * scale).to(form.dtype)
     zero, infinite = (_share(stored == 0), _share(torch.isinf(stored)))
@@ -72,7 +72,7 @@ def gradient_magnitudes(
         of shape (n,), on the CPU.
 
     Raises:
-        ValueError: the model has no parameter to train.
+        ValueError: the model has no parameter to train, or does not take the batch.
     """
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not weights:
@@ -89,7 +89,7 @@ def gradient_magnitudes(
     layers = [module for module in model.modules() if not any(module.children())]
     hooks = [layer.register_forward_hook(watch) for layer in layers]
     try:
-        with untouched(model), torch.enable_grad():
+        with untouched(model, *batch), torch.enable_grad():
             loss = loss_function(model(*batch[:-1]), batch[-1])
             of_weights = torch.autograd.grad(loss, weights, allow_unused=True)
     finally:

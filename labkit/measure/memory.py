@@ -23,6 +23,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
 
 from labkit import facts
+from labkit.checks import device_of
 from labkit.measure.quiet_profiler import without_engine_lines
 from labkit.measure.untouched import untouched
 
@@ -45,7 +46,7 @@ def peak_memory(function: Callable[[], object], *, device: torch.device | str | 
     """
     if not callable(function):
         raise TypeError(f"function must be a function to call, got {type(function).__name__}")
-    where = torch.device(device) if device is not None else facts.default_device()
+    where = device_of(device) if device is not None else facts.default_device()
     if where.type == "cuda":
         return _peak_cuda(function, where)
     if where.type == "cpu":
@@ -70,7 +71,7 @@ def saved_bytes(
 
     Raises:
         TypeError: `model` is not a module, or the batch holds something else than tensors.
-        ValueError: the batch has fewer than two tensors.
+        ValueError: the batch has fewer than two tensors, or the model does not take it.
     """
     _check_batch(batch)
     kept: dict[int, torch.UntypedStorage] = {}
@@ -82,7 +83,7 @@ def saved_bytes(
         return tensor.detach()
 
     *inputs, target = batch
-    with untouched(model), torch.enable_grad():
+    with untouched(model, *batch), torch.enable_grad():
         held = {_address(t) for t in (*model.parameters(), *model.buffers(), *batch)}
         with saved_tensors_hooks(pack, lambda tensor: tensor):
             loss_function(model(*inputs), target)

@@ -13,6 +13,7 @@ the Bootstrap for General Stationary Observations", 1989 (blocks); Student, 1908
 """
 
 import math
+import reprlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +52,7 @@ class Estimate:
         return f"{value} ({self.low:{number}} to {self.high:{number}})"
 
 
-def median_interval(samples: Sequence[float]) -> Estimate:
+def median_interval(samples: Sequence[float] | NDArray[Any]) -> Estimate:
     """Return the median of `samples` with its bootstrap interval.
 
     Args:
@@ -60,9 +61,7 @@ def median_interval(samples: Sequence[float]) -> Estimate:
     Raises:
         ValueError: `samples` is empty or holds a value that is not finite.
     """
-    values = numpy.asarray(samples, dtype=numpy.float64)
-    if values.size == 0 or not numpy.isfinite(values).all():
-        raise ValueError(f"samples must be finite and not empty, got {values.size} values")
+    values = _observations("samples", samples)
     low, high = -math.inf, math.inf
     if values.size >= FEWEST_PAIRS:
         medians = numpy.concatenate(
@@ -82,13 +81,7 @@ def paired_ratio(baseline: Sequence[float], candidate: Sequence[float]) -> Estim
     Raises:
         ValueError: the lengths differ, there are none, or a time is not positive.
     """
-    slow, fast = (numpy.asarray(times, dtype=numpy.float64) for times in (baseline, candidate))
-    if slow.shape != fast.shape:
-        raise ValueError(f"baseline and candidate differ in length: {slow.size}, {fast.size}")
-    if not ((slow > 0).all() and (fast > 0).all()):
-        raise ValueError("baseline and candidate must hold positive times")
-    # On the scale of logarithms 2x faster and 2x slower are equally far from "the same".
-    log = median_interval(numpy.log(slow / fast).tolist())
+    log = median_interval(_log_ratios(baseline, candidate))
     return Estimate(math.exp(log.value), math.exp(log.low), math.exp(log.high), log.n)
 
 
@@ -100,12 +93,10 @@ def mean_interval(samples: Sequence[float] | NDArray[Any], *, grain: float = 0.0
         grain: the step between the values that a sample can take, if there is one.
 
     Raises:
-        ValueError: `samples` is empty.
+        ValueError: `samples` is empty or holds a value that is not finite.
     """
-    values = numpy.asarray(samples, dtype=numpy.float64)
+    values = _observations("samples", samples)
     n = values.size
-    if n == 0:
-        raise ValueError("samples is empty")
     mean = float(values.mean())
     if n == 1:
         return Estimate(mean, -math.inf, math.inf, n)
@@ -122,11 +113,30 @@ def mean_ratio(baseline: Sequence[float], candidate: Sequence[float]) -> Estimat
     """Return the geometric mean of baseline / candidate over few pairs, with Student's t interval.
 
     Raises:
-        ValueError: the lengths differ or there are none.
+        ValueError: as for `paired_ratio`.
     """
-    logs = [math.log(b / c) for b, c in zip(baseline, candidate, strict=True)]
-    log = mean_interval(logs)
+    log = mean_interval(_log_ratios(baseline, candidate))
     return Estimate(math.exp(log.value), math.exp(log.low), math.exp(log.high), log.n)
+
+
+def _observations(name: str, given: Sequence[float] | NDArray[Any]) -> NDArray[numpy.float64]:
+    """Return the values as a vector; all statistics go through here."""
+    values = numpy.asarray(given, dtype=numpy.float64)
+    if values.ndim != 1 or not values.size or not numpy.isfinite(values).all():
+        got = f"{values.shape}: {reprlib.repr(given)}"
+        raise ValueError(f"{name} must be finite numbers in a row, at least one, got {got}")
+    return values
+
+
+def _log_ratios(baseline: Sequence[float], candidate: Sequence[float]) -> NDArray[numpy.float64]:
+    # On the scale of logarithms 2x faster and 2x slower are equally far from "the same".
+    slow, fast = _observations("baseline", baseline), _observations("candidate", candidate)
+    if slow.size != fast.size:
+        raise ValueError(f"baseline and candidate differ in length: {slow.size}, {fast.size}")
+    if not ((slow > 0).all() and (fast > 0).all()):
+        raise ValueError("baseline and candidate must hold positive numbers")
+    logs: NDArray[numpy.float64] = numpy.log(slow / fast)
+    return logs
 
 
 def _blocks(n: int) -> Iterator[NDArray[numpy.int64]]:

@@ -28,10 +28,18 @@ from labkit import checks, facts, units
 
 @dataclass(frozen=True)
 class Timing:
-    """The measured times of one function, in seconds, one sample a round, in order of rounds."""
+    """The measured times of one function, in seconds, one sample a round, in order of rounds.
+
+    Raises:
+        ValueError: no times.
+    """
 
     name: str
     seconds: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.seconds:
+            raise ValueError(f"seconds of {self.name!r} is empty")
 
     @property
     def median(self) -> float:
@@ -68,10 +76,15 @@ def order_of_round(names: Sequence[str], number: int) -> list[str]:
         names: all different; in round 0 they keep this order.
         number: of the round; one below 0 is a round before the first that counts.
 
+    Raises:
+        ValueError: no names, or two alike.
+
     Source: Williams, "Experimental Designs Balanced for the Estimation of Residual Effects of
     Treatments", 1949.
     """
     n = len(names)
+    if not 0 < len(set(names)) == n:
+        raise ValueError(f"names must be different, at least one, got {names!r}")
     zigzag = [(i + 1) // 2 if i % 2 else -(i // 2) % n for i in range(n)]  # 0, 1, -1, 2, -2, …
     named = dict(zip(zigzag, names, strict=True))
     order = [named[(place + number) % n] for place in zigzag]
@@ -103,7 +116,7 @@ def interleave(
         ValueError: no functions, or `rounds`, `warmup` or `threads` out of range.
         TypeError: a value of `functions` cannot be called.
     """
-    where = torch.device(device) if device is not None else facts.default_device()
+    where = checks.device_of(device) if device is not None else facts.default_device()
     with facts.threads(threads):
         taken = in_turns(functions, partial(seconds_of, device=where), rounds=rounds, warmup=warmup)
     return {name: Timing(name, tuple(seconds)) for name, seconds in taken.items()}
@@ -119,10 +132,11 @@ def latencies(models: Mapping[str, nn.Module], inputs: Tensor, rounds: int) -> d
         rounds: samples for each model.
 
     Raises:
-        ValueError: no models, or `rounds` out of range.
+        ValueError: no models, one that does not take the inputs, or `rounds` out of range.
     """
     calls = {name: partial(model.eval(), inputs) for name, model in models.items()}
-    return interleave(calls, rounds=rounds, device=inputs.device)
+    with checks.explaining("a forward pass", inputs):
+        return interleave(calls, rounds=rounds, device=inputs.device)
 
 
 def in_turns(
@@ -175,5 +189,4 @@ def _check(functions: Mapping[str, object], rounds: object, warmup: object) -> N
             kind = type(function).__name__
             raise TypeError(f"functions[{name!r}] must be a function to call, got {kind}")
     checks.check_positive_int("rounds", rounds)
-    if not isinstance(warmup, int) or isinstance(warmup, bool) or warmup < 0:
-        raise ValueError(f"warmup must be a whole number of at least 0, got {warmup!r}")
+    checks.check_whole("warmup", warmup, 0)

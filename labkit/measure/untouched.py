@@ -11,22 +11,28 @@ import torch
 from torch import nn
 
 from labkit import seeds
+from labkit.checks import explaining
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
+def untouched(model: nn.Module, *batch: object) -> Iterator[None]:
     """Restore the model's buffers and the global random generators after the block.
 
     Parameters and gradients are not guarded: the block must leave them alone itself.
 
+    Args:
+        model: runs in the block.
+        batch: what it runs on; the error shows it if they do not fit.
+
     Raises:
         TypeError: `model` is not a module.
+        ValueError: the block failed.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     try:
-        with seeds.kept_rng():
+        with seeds.kept_rng(), explaining("a pass of the model", *batch):
             yield
     finally:
         with torch.no_grad():

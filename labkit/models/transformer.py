@@ -160,10 +160,18 @@ def transformer(
 
 
 def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean cross-entropy in nats of logits (batch, time, vocabulary).
+    """Return the mean cross-entropy in nats over the targets that count.
 
     Args:
         logits: float (batch, time, vocabulary).
-        targets: int64 (batch, time), the tokens that really came next.
+        targets: int64 (batch, time), the tokens that really came next; -100 where none counts.
+
+    Raises:
+        ValueError: the shapes do not fit, or there are no targets.
     """
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    if logits.shape[:-1] != targets.shape or not targets.numel():
+        raise ValueError(
+            "logits must be (batch, time, vocabulary) for targets (batch, time), none of them 0, "
+            f"got {tuple(logits.shape)} for {tuple(targets.shape)}"
+        )
+    return F.cross_entropy(logits.flatten(0, -2), targets.flatten())

@@ -84,13 +84,19 @@ class unfreeze:
             0 to 1, where more than 1 means never).
 
     Raises:
-        ValueError: while training: the model has no part of that name, or none is left to train.
+        ValueError: a progress below 0; while training: the model has no part of that name, or none
+            is left to train.
 
     Source: Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", 2018,
     section 3.3.
     """
 
     at: tuple[tuple[str, float], ...]
+
+    def __post_init__(self) -> None:
+        for name, when in self.at:
+            if not when >= 0:
+                raise ValueError(f"at must hold numbers from 0 up, got {when!r} for {name!r}")
 
     def __call__(self, training: Training, steps: Iterator[Step]) -> Iterator[Step]:
         """Yield the steps; a part is thawed before the first step of its time."""

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from labkit.checks import explaining
 from labkit.training.task import Batch, Task, classify
 
 
@@ -37,14 +38,22 @@ def scores(model: nn.Module, batches: Iterable[Batch], task: Task | None = None)
         task: says what the number is; classification by default: 1 for a right answer, else 0.
 
     Raises:
-        ValueError: `batches` is empty, or the model's answers do not fit the targets.
+        ValueError: `batches` is empty, or a batch, the task and the model's answers do not fit.
+        FloatingPointError: a score is not finite.
     """
     task = classify() if task is None else task
+    found: list[Tensor] = []
     with evaluation_mode(model):
-        found = [task.score(model, batch).float().cpu() for batch in batches]
+        for number, batch in enumerate(batches):
+            with explaining(f"the score of batch {number}", batch):
+                found.append(task.score(model, batch).float().cpu())
     if not found:
         raise ValueError("batches is empty: there is nothing to evaluate on")
-    return torch.cat(found)
+    together = torch.cat(found)
+    if not together.isfinite().all():
+        bad = int((~together.isfinite()).sum())
+        raise FloatingPointError(f"{bad} of {len(together)} scores are not finite")
+    return together
 
 
 def evaluate(model: nn.Module, batches: Iterable[Batch], task: Task | None = None) -> float:

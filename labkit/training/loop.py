@@ -7,22 +7,29 @@ between two steps, and whether there is a next one.
 The clock runs inside a step only: what you do between two steps costs the training nothing.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from math import isfinite
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from math import isfinite, nan
 from time import perf_counter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from labkit.checks import explain, explaining
 from labkit.facts import synchronize
 from labkit.training.precision import Precision
 from labkit.training.schedules import lr_factor
+from labkit.training.shares import Joined, nothing, shares
+from labkit.training.sound import bad_gradient, check_loss, not_finite
 from labkit.training.step import Step
 from labkit.training.stream import EpochStream
 from labkit.training.task import Batch, Task
+
+LEAST_SCALE = 2.0**-24
+"""Of a loss: gradients that still overflow are none of the format's doing."""
+LOSS_ADVICE = "lower the learning rate, clip gradients or check the data"
+GRADIENT_ADVICE = "look for a root, a norm or a logarithm of 0, or a division by it"
 
 
 @dataclass(eq=False)
@@ -43,48 +50,57 @@ class Loop:
     clock: Callable[[], float]
     total: int
     index: int = 0
+    modes: list[tuple[nn.Module, bool]] = field(default_factory=list)
 
 
 def steps(training: Loop) -> Iterator[Step]:
     """Yield a Step after each optimizer step until the training's `total` is reached.
 
     Raises:
-        ValueError: no target of a step counts, or the data are empty.
-        FloatingPointError: the loss is not finite.
+        ValueError: no target of a step counts, the data are empty, or model, task and batch do not
+            fit each other.
+        FloatingPointError: the loss or a gradient is not finite; the weights stay as they were.
     """
     model, optimizer, scaler = training.model, training.optimizer, training.scaler
     task, augment, accumulate = training.task, training.augment, training.accumulate
     device, clock = training.device, training.clock
     autocast, on_cpu = training.precision.autocast(device), device.type == "cpu"
     # Ranks that share a batch must know the weight of all of it: `distributed.joined_mean`.
-    weighed = accumulate > 1 or hasattr(task, "total_weight")
-    pending: Step | None = None
-    batches = iter(training.stream)
+    weighed = accumulate > 1 or isinstance(task, Joined)
+    # A model that sends its gradients asks with which batch of the step: `data_parallel`.
+    begin_step = getattr(model, "begin_step", None)
+    parts = list(model.modules())
+    windows = training.stream.windows(accumulate)
     while training.index < training.total:
-        if not model.training:
-            model.train()
+        wake(training)
         lr = set_lr(training)
 
         start = clock()
-        micro_batches = list(islice(batches, accumulate))
+        micro_batches = next(windows)
         if augment is not None:
             micro_batches = [augment(batch) for batch in micro_batches]
-        shares = shares_of(training, micro_batches) if weighed else (1.0,)
+        weights = shares_of(training, micro_batches) if weighed else [1.0]
+        if begin_step is not None:
+            begin_step(len(micro_batches))
         ready = loaded = clock()
         forward = backward = 0.0
         total_loss: Tensor | float = 0.0
 
         optimizer.zero_grad()
-        for batch, share in zip(micro_batches, shares, strict=True):
-            with autocast:
-                loss = task.loss(model, batch)
+        for batch, share in zip(micro_batches, weights, strict=True):
+            try:
+                with autocast:
+                    loss = task.loss(model, batch)
+                check_loss(loss)
+            except Exception as error:
+                explain(error, f"step {training.index}", batch)
             if weighed:  # so that gradients add up to those of one large batch
                 loss = loss * share if share else nothing(model)
-            if on_cpu:  # before backward, so that the weights stay whole
+            if on_cpu:  # before backward: what is not finite there need not be computed
                 value = loss.item()
                 if not isfinite(value):
                     shares_of(training, micro_batches)  # says so if no target counts
-                    raise not_finite(training, value, training.index, lr)
+                    raise not_finite(training, "loss", value, lr, LOSS_ADVICE)
             total_loss = total_loss + (value if on_cpu else loss.detach())
             computed = clock()
             torch.autograd.backward(loss if scaler is None else scaler.scale(loss))
@@ -92,24 +108,48 @@ def steps(training: Loop) -> Iterator[Step]:
             forward, backward = forward + computed - ready, backward + done - computed
             ready = done
 
+        mean = float(total_loss)
+        if not isfinite(mean):
+            raise not_finite(training, "loss", mean, lr, LOSS_ADVICE)
+        if scaler is None and (name := bad_gradient(model, optimizer)):
+            raise not_finite(training, f"gradient of {name}", nan, lr, GRADIENT_ADVICE)
         if training.clip is not None:
             if scaler is not None:
                 scaler.unscale_(optimizer)
-            clip_gradients(model, training.clip)
+            norm = float(clip_gradients(model, training.clip))
+            if scaler is None and not isfinite(norm):  # of finite numbers: their squares overflow
+                raise not_finite(training, "norm of the gradient", norm, lr, LOSS_ADVICE)
         if scaler is None:
             optimizer.step()
         else:
-            scaler.step(optimizer)
+            scaler.step(optimizer)  # leaves the step out where a gradient is not finite
             scaler.update()
+            if (scale := scaler.get_scale()) < LEAST_SCALE:
+                raise not_finite(training, f"gradient, scaled by {scale}", nan, lr, GRADIENT_ADVICE)
         phases = (loaded - start, forward, backward, clock() - ready)
 
         training.stream.commit()
         training.index += 1
-        step = Step(training.index - 1, training.stream.epoch, total_loss, lr, phases)
-        # An accelerator's loss is looked at one step late, so that nobody waits for it.
-        if not on_cpu:
-            pending = check_previous(training, pending, step)
-        yield step
+        training.modes = [(part, part.training) for part in parts]
+        yield Step(training.index - 1, training.stream.epoch, mean, lr, phases)
+
+
+def shares_of(training: Loop, batches: list[Batch]) -> list[float]:
+    """Return each batch's share of the step's mean; see `labkit.training.shares`."""
+    step = f"step {training.index}"
+    with explaining(step, *batches):
+        return shares(training.task, batches, step)
+
+
+def wake(training: Loop) -> None:
+    """Put the model into training mode if it is not: each part into that which it trained in last.
+
+    `model.train()` alone would wake up the batch norms that somebody froze on purpose.
+    """
+    if not training.model.training:
+        training.model.train()
+        for part, mode in training.modes:
+            part.training = mode
 
 
 def timed(training: Loop, wrapped: Iterator[Step]) -> Iterator[Step]:
@@ -133,35 +173,6 @@ def set_lr(training: Loop) -> float:
     return float(groups[0]["lr"])
 
 
-def shares_of(training: Loop, batches: Sequence[Batch]) -> list[float]:
-    """Return each batch's share of the step's mean, from what its own mean is taken over.
-
-    Counted before the first forward pass: half-way through, nobody knows what a batch is a share
-    of.
-
-    Raises:
-        ValueError: no target of the step counts.
-    """
-    task = training.task
-    weights = [task.weight(batch) for batch in batches]
-    total = sum(weights)
-    if hasattr(task, "total_weight"):
-        total = task.total_weight(total)
-    if not total > 0:
-        raise ValueError(f"no target counts in step {training.index}: all of them are ignored")
-    return [weight / total for weight in weights]
-
-
-def nothing(model: nn.Module) -> Tensor:
-    """Return a loss of 0 that gives every parameter a gradient of 0.
-
-    The mean over no targets is not a number. To leave the backward pass out would not do: other
-    ranks wait for this one's gradients.
-    """
-    sums = [parameter.sum() for parameter in model.parameters() if parameter.requires_grad]
-    return torch.stack(sums).sum() * 0
-
-
 def clip_gradients(model: nn.Module, limit: float) -> Tensor:
     """Scale the gradients so that their joint norm is at most `limit`; return the norm before.
 
@@ -178,27 +189,6 @@ def clip_gradients(model: nn.Module, limit: float) -> Tensor:
     norm = norms[0] if len(norms) == 1 else nn.utils.get_total_norm(norms)
     nn.utils.clip_grads_with_norm_(model.parameters(), limit, norm)
     return norm
-
-
-def check_previous(training: Loop, previous: Step | None, step: Step) -> Step:
-    """Return `step`, to be looked at later, once the one before it was seen to be finite.
-
-    Raises:
-        FloatingPointError: the previous loss is not finite, or that of the last step.
-    """
-    last = step if training.index == training.total else None
-    for done in (previous, last):
-        if done is not None and not isfinite(done.loss):
-            raise not_finite(training, done.loss, done.index, done.lr)
-    return step
-
-
-def not_finite(training: Loop, loss: float, index: int, lr: float) -> FloatingPointError:
-    """Return the error that says which step went wrong, and what to try."""
-    return FloatingPointError(
-        f"loss is {loss} at step {index} (lr {lr:.4g}, precision {training.precision.name}): "
-        "lower the learning rate, clip gradients or check the data"
-    )
 
 
 def clock_of(device: torch.device, waits: bool) -> Callable[[], float]:

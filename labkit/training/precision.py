@@ -25,11 +25,19 @@ from labkit.facts import instruction_set
 
 @dataclass(frozen=True)
 class Precision:
-    """A precision policy: the format of the heavy operations, and whether the loss is scaled."""
+    """A precision policy: the format of the heavy operations, and whether the loss is scaled.
+
+    Raises:
+        ValueError: a format of whole numbers.
+    """
 
     name: str
     dtype: torch.dtype
     scaled: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.dtype.is_floating_point:
+            raise ValueError(f"dtype must be a floating-point format, got {self.dtype}")
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
         """Return the context in which forward and loss run. For fp32 it does nothing."""

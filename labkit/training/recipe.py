@@ -8,15 +8,15 @@
 
 from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from labkit.checks import check_positive_int
+from labkit.checks import check_positive_int, device_of, explaining
 from labkit.facts import default_device
 from labkit.fingerprint import fingerprint
-from labkit.seeds import seed_everything
+from labkit.seeds import check_seed, seed_everything
 from labkit.training.evaluate import evaluate, scores
 from labkit.training.optimizers import SGD, Optimizer
 from labkit.training.precision import Precision, precision_policy
@@ -34,6 +34,7 @@ class SizedBatches(Sized, Iterable[Batch], Protocol):
     """Batches of an epoch, with a length."""
 
 
+@runtime_checkable
 class Data(Protocol):
     """What a recipe asks of its data; `labkit.data` has images and texts."""
 
@@ -116,6 +117,7 @@ class Recipe:
                 check_positive_int(name, getattr(self, name))
         if self.epochs is not None and self.steps is not None:
             raise ValueError(f"give epochs or steps, not both (got {self.epochs}, {self.steps})")
+        check_seed(self.seed)
         precision_policy(self.precision)
         if self.memory_format not in MEMORY_FORMATS:
             raise ValueError(
@@ -146,14 +148,25 @@ class Recipe:
         return replace(self, **changes)
 
     def training(self, *, timed: bool = False) -> Training:
-        """Return a fresh training: new weights, all generators seeded. Nothing runs yet."""
+        """Return a fresh training: new weights, all generators seeded. Nothing runs yet.
+
+        Raises:
+            TypeError: the recipe's model() made no module.
+            ValueError: model() or the optimizer's build(model) failed, or there is no such device.
+        """
         device = self._device()
         seed_everything(self.seed)
-        model = self.model().to(device).to(memory_format=MEMORY_FORMATS[self.memory_format])
+        with explaining("model()"):
+            model = self.model()
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model() must make a module, made {type(model).__name__}")
+        model = model.to(device).to(memory_format=MEMORY_FORMATS[self.memory_format])
+        with explaining("optimizer.build(model)"):
+            optimizer = self.optimizer.build(model)
         return train(
             model,
             self.batches(),
-            self.optimizer.build(model),
+            optimizer,
             task=self.task,
             schedule=self.schedule,
             precision=self.precision,
@@ -209,4 +222,4 @@ class Recipe:
         return tuple(name for name in mine if mine[name] != theirs[name])
 
     def _device(self) -> torch.device:
-        return torch.device(self.device) if self.device else default_device()
+        return device_of(self.device) if self.device else default_device()

@@ -12,7 +12,8 @@ done between two steps is a generator around them. So a new technique never edit
 stands in `labkit.training.loop`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -24,8 +25,9 @@ from labkit.seeds import rng_state, set_rng_state
 from labkit.training import loop
 from labkit.training.loop import Loop
 from labkit.training.precision import Precision, precision_policy
+from labkit.training.same import fitted, optimizer_form
 from labkit.training.step import Step
-from labkit.training.stream import EpochStream
+from labkit.training.stream import EpochStream, to_device
 from labkit.training.task import Batch, Task, check_task, classify
 
 Between: TypeAlias = "Callable[[Training, Iterator[Step]], Iterator[Step]]"
@@ -48,6 +50,8 @@ class Training(Loop):
     def __post_init__(self) -> None:
         self.answering = self.model
         self._memories: list[dict[str, Any]] = [{} for _ in self.between]
+        if self.model.training:
+            self.modes = [(part, part.training) for part in self.model.modules()]
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
 
@@ -89,6 +93,7 @@ class Training(Loop):
             "total": self.total,
             "precision": self.precision.name,
             "model": self.model.state_dict(),
+            "optimizer_form": optimizer_form(self.optimizer),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
             "stream": self.stream.state_dict(),
@@ -101,19 +106,22 @@ class Training(Loop):
         """Continue from a state: the next step is the one that would have followed, to the bit.
 
         Raises:
-            ValueError: the state is of another model, length or precision; nothing was changed.
+            ValueError: the state is of another model, optimizer, length or precision, or not
+                whole; nothing was changed.
         """
-        _check_same_model(self.model.state_dict(), state["model"])
-        for name, mine in (("total", self.total), ("precision", self.precision.name)):
-            if state[name] != mine:
-                raise ValueError(
-                    f"the checkpoint's {name} is {state[name]!r}, this training's is {mine!r}"
-                )
-        if state["between_kinds"] != self._between_kinds():
+        mine, answering = self.state_dict(), self.answering
+        state, before = fitted(state, mine), copy.deepcopy(mine)
+        try:
+            self._put(state)
+            iter(self)  # what the memories hold takes effect now: `answering` may be an average
+        except Exception as error:
+            self._put(before)
+            self.answering = answering
             raise ValueError(
-                f"between the steps of the checkpoint's training: {state['between_kinds']}, of "
-                f"this one: {self._between_kinds()}"
-            )
+                f"the checkpoint does not fit this training: {type(error).__name__}: {error}"
+            ) from error
+
+    def _put(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scaler is not None:
@@ -122,8 +130,7 @@ class Training(Loop):
         self.index = state["index"]
         for memory, saved in zip(self._memories, state["between"], strict=True):
             memory.clear()
-            memory.update(saved)
-        iter(self)  # what the memories hold takes effect now: `answering` may be an average
+            memory.update(to_device(saved, self.device))
         set_rng_state(state["rng"])
 
 
@@ -153,7 +160,8 @@ def train(
         task: what is learned; classification when left out. See `labkit.training.task`.
         schedule: progress (0 … 1) -> factor of the learning rate; see `schedules`.
         precision: "fp32", "bf16" or "fp16" (with loss scaling), or a `Precision` of your own.
-        accumulate: batches whose gradients are added up for one step.
+        accumulate: batches whose gradients are added up for one step. A step ends with its epoch:
+            the last one of an epoch takes the batches that are left.
         clip: largest norm of the gradient; None leaves it alone.
         augment: changes each batch on its device, such as flips; draws from the global generators.
         between: generators around the steps, the first one innermost; see `between`.
@@ -162,14 +170,18 @@ def train(
         timed: wait for an accelerator at every reading of the clock; a CPU needs no waiting.
 
     Raises:
-        ValueError: an argument out of range, both lengths given, or empty data.
+        ValueError: an argument out of range, both lengths given, an optimizer of another model, or
+            empty data; while iterating, what `loop.steps` raises.
         TypeError: `task` is none, or `batches` has no length and `steps` is not given.
-        FloatingPointError: while iterating, when the loss is not finite.
+        FloatingPointError: while iterating, when the loss or a gradient is not finite.
     """
-    if next(model.parameters(), None) is None:
+    own = set(model.parameters())
+    if not own:
         raise ValueError("model has no parameters: there is nothing to train")
     task = classify() if task is None else task
     check_task(task)
+    if own.isdisjoint(p for group in optimizer.param_groups for p in group["params"]):
+        raise ValueError("optimizer has none of the model's parameters: it is another model's")
     check_positive_int("accumulate", accumulate)
     if clip is not None and not clip > 0:
         raise ValueError(f"clip must be a positive number, got {clip!r}")
@@ -202,21 +214,15 @@ def _total_steps(
         return steps
     epochs = 1 if epochs is None else epochs
     check_positive_int("epochs", epochs)
-    if not isinstance(batches, Sized):
-        raise TypeError("batches has no length, so epochs cannot be counted: give steps instead")
-    total = epochs * len(batches) // accumulate
-    if total == 0:
+    try:
+        batches_an_epoch = len(batches)  # type: ignore[arg-type]
+    except Exception as error:  # a DataLoader over a stream has a length that raises
+        raise TypeError(
+            "batches has no length, so epochs cannot be counted: give steps instead"
+        ) from error
+    if batches_an_epoch < accumulate:
         raise ValueError(
-            f"batches is too short: {epochs} epoch(s) of {len(batches)} batches make no step "
-            f"with accumulate={accumulate}"
+            f"batches is too short: an epoch of {batches_an_epoch} makes no step with "
+            f"accumulate={accumulate}"
         )
-    return total
-
-
-def _check_same_model(mine: dict[str, Any], theirs: dict[str, Any]) -> None:
-    for name in [*mine, *theirs]:
-        a, b = (tuple(s[name].shape) if name in s else "missing" for s in (mine, theirs))
-        if a != b:
-            raise ValueError(
-                f"the checkpoint is of another model: {name} is {b} there and {a} here"
-            )
+    return epochs * -(-batches_an_epoch // accumulate)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy
+
 
 class Schedule(Protocol):
     """Progress in [0, 1] -> factor of the learning rate."""
@@ -91,7 +93,17 @@ def _check_share(name: str, value: float) -> None:
 
 
 def lr_factor(schedule: Callable[[float], float] | None, index: int, total: int) -> float:
-    """Return the factor for step `index` of `total`: progress is index / (total - 1)."""
+    """Return the factor for step `index` of `total`: progress is index / (total - 1).
+
+    Raises:
+        ValueError: the schedule gave no number from 0 up.
+    """
     if schedule is None:
         return 1.0
-    return schedule(index / (total - 1) if total > 1 else 0.0)
+    progress = index / (total - 1) if total > 1 else 0.0
+    factor: object = schedule(progress)
+    if not isinstance(factor, int | float | numpy.number) or not 0 <= factor < math.inf:
+        raise ValueError(
+            f"schedule must give a number from 0 up, gave {factor!r} at progress {progress:.3g}"
+        )
+    return float(factor)

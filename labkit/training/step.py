@@ -2,8 +2,6 @@
 
 from typing import NamedTuple
 
-from torch import Tensor
-
 
 class Phases(NamedTuple):
     """Seconds of a step's parts. On an accelerator true only with `timed=True`."""
@@ -21,31 +19,22 @@ class Step:
     Attributes:
         index: number of the step, from 0.
         epoch: number of the pass over the data that its last batch belongs to, from 0.
+        loss: mean over the step's targets.
         lr: learning rate of the first parameter group in this step.
     """
 
     # A step of a small network takes 200 microseconds: no attribute is made before it is read.
-    __slots__ = ("_loss", "_phases", "epoch", "index", "lr")
+    __slots__ = ("_phases", "epoch", "index", "loss", "lr")
 
     def __init__(
-        self,
-        index: int,
-        epoch: int,
-        loss: Tensor | float,
-        lr: float,
-        phases: tuple[float, ...],
+        self, index: int, epoch: int, loss: float, lr: float, phases: tuple[float, ...]
     ) -> None:
-        self.index, self.epoch, self.lr = index, epoch, lr
-        self._loss, self._phases = loss, phases
+        self.index, self.epoch, self.loss, self.lr = index, epoch, loss, lr
+        self._phases = phases
 
     def took_between(self, seconds: float) -> None:
         """Add the seconds of the generators around the steps."""
         self._phases = (*self._phases, seconds)
-
-    @property
-    def loss(self) -> float:
-        """Mean loss over the step's targets. On an accelerator, reading it waits for the step."""
-        return float(self._loss)
 
     @property
     def phases(self) -> Phases:

@@ -2,19 +2,30 @@
 
 Any iterable will do: labkit's Batches, a torch DataLoader, a list. Continuing needs no help from
 it either. The stream remembers how many batches of the epoch were used, and the state of the
-random generators when the epoch began; to continue, it puts that state back, draws as many batches
-as were used, and drops them. So even a DataLoader that shuffles from the global generator deals
-the same cards again.
+random generators when the epoch began, those of the loader included; to continue, it puts that
+state back, draws as many batches as were used, and drops them. So even a DataLoader that shuffles
+from a generator deals the same cards again.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from labkit.seeds import rng_state, set_rng_state
+from labkit.training.loader import Loader
 from labkit.training.task import Batch
+
+
+class Place(NamedTuple):
+    """After so many batches of an epoch; and how all generators stood when it began."""
+
+    epoch: int
+    used: int
+    epoch_rng: dict[str, Any]
+    loader: dict[str, Any]
 
 
 class EpochStream:
@@ -29,61 +40,71 @@ class EpochStream:
         self._on_cpu = device.type == "cpu"
         self.epoch = 0
         self._drawn = 0  # batches of this epoch
-        self._epoch_rng = rng_state()
-        self._used = (0, 0, self._epoch_rng)  # epoch, batches, generators at its start
+        self._loader = Loader(batches)
+        self._epoch_rng, self._memory = rng_state(), self._loader.remember()
+        self.commit()
 
     def commit(self) -> None:
         """Mark all batches drawn so far as used: a stream continues after them."""
-        self._used = (self.epoch, self._drawn, self._epoch_rng)
+        self._used = Place(self.epoch, self._drawn, self._epoch_rng, self._memory)
 
-    def __iter__(self) -> Iterator[Batch]:
-        """Yield batches without end, starting after the last one that was committed.
+    def windows(self, size: int) -> Iterator[list[Batch]]:
+        """Yield lists of `size` batches without end, starting after the last that was committed.
+
+        A window never runs from one epoch into the next: the last one of an epoch holds those that
+        are left.
 
         Raises:
-            ValueError: an epoch is empty.
+            ValueError: an epoch is empty, or shorter than it was before.
         """
-        self.epoch, skip, epoch_rng = self._used
+        self.epoch, skip, epoch_rng, memory = self._used
+        now = None
         if skip:
             now = rng_state()
             set_rng_state(epoch_rng)
-            yield from self._one_epoch(skip, then=now)
-            self.epoch += 1
+            self._loader.recall(memory)
         while True:
-            yield from self._one_epoch(0)
+            epoch = self._one_epoch(skip, then=now)
+            while window := list(islice(epoch, size)):
+                yield window
             self.epoch += 1
+            skip = 0
 
-    def _one_epoch(self, skip: int, then: dict[str, Any] | None = None) -> Iterator[Batch]:
-        # A DataLoader has no epochs, but its sampler may: DistributedSampler deals every epoch in
-        # the same order unless it is told.
-        dealers: list[Any] = [self.batches]
-        dealers += [getattr(self.batches, name, None) for name in ("sampler", "batch_sampler")]
-        for dealer in dealers:
-            if hasattr(dealer, "set_epoch"):
-                dealer.set_epoch(self.epoch)
+    def _one_epoch(self, skip: int, then: dict[str, Any] | None) -> Iterator[Batch]:
+        self._memory = self._loader.remember()
+        self._loader.set_epoch(self.epoch)
         self._epoch_rng, self._drawn = rng_state(), 0
         for batch in self.batches:
             self._drawn += 1
+            if self._drawn == 1:
+                self._loader.watch()
             if self._drawn <= skip:
                 if self._drawn == skip and then is not None:
                     set_rng_state(then)
                 continue
             # On a CPU they are there already: walking through them would cost microseconds.
             yield batch if self._on_cpu else to_device(batch, self.device)
-        if self._drawn == 0:
+        self._loader.watch()
+        if self._drawn < max(skip, 1):
             raise ValueError(
-                f"batches gave nothing in epoch {self.epoch}: it is empty, or a generator that "
-                "can be iterated only once"
+                f"batches gave {self._drawn or 'nothing'} in epoch {self.epoch}"
+                + (f", where it gave {skip} before" if skip else "")
+                + ": it is empty, or a generator that can be iterated only once"
             )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place after the last committed batch."""
-        epoch, used, epoch_rng = self._used
-        return {"epoch": epoch, "used": used, "epoch_rng": epoch_rng}
+        return self._used._asdict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a place; takes effect with the next iteration."""
-        self._used = (state["epoch"], state["used"], state["epoch_rng"])
-        self.epoch = state["epoch"]
+        """Continue from a place; takes effect with the next iteration.
+
+        Raises:
+            ValueError: the batches are of another kind.
+        """
+        place = Place(**state)
+        self._loader.recall(place.loader)  # also where no batch of the epoch was used yet
+        self._used, self.epoch = place, place.epoch
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -23,7 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from labkit.checks import form
 from labkit.data.masked import IGNORE
+from labkit.models import next_token_loss
 
 Batch: TypeAlias = Any
 
@@ -100,7 +102,7 @@ class Supervised:
 
     def loss_of(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross-entropy of logits (…, classes) over the targets (…) that count."""
-        return F.cross_entropy(outputs.flatten(0, -2), targets.flatten(), ignore_index=IGNORE)
+        return next_token_loss(outputs, targets)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the mean loss over the targets that count; not a number if there are none."""
@@ -170,13 +172,20 @@ class classify(Supervised):
             ValueError: the logits do not fit the labels.
         """
         logits, labels = self.outputs(model, batch)
-        answers = logits.argmax(dim=1) if logits.dim() > 1 else logits
-        if answers.shape != labels.shape:  # they would broadcast, to an accuracy of 2,000 %
+        fits = logits.dim() > 1 and (len(logits), *logits.shape[2:]) == tuple(labels.shape)
+        if not fits or labels.is_floating_point():
+            # Shapes that differ would broadcast, to an accuracy of 2,000 %.
             raise ValueError(
-                "a model that classifies must answer with logits (batch, classes, …) for labels "
-                f"(batch, …), got {tuple(logits.shape)} for {tuple(labels.shape)}"
+                "a model that classifies must answer with logits (batch, classes, …) for whole "
+                f"labels (batch, …), got {form((logits, labels))}"
             )
-        return _example_means((answers == labels).float(), labels != IGNORE)
+        counted, classes = labels != IGNORE, logits.shape[1]
+        if ((labels < 0) & counted).any() or (labels >= classes).any():
+            raise ValueError(
+                f"labels must lie in 0 … {classes - 1}, as the model answers with {classes} "
+                f"logits, found {int(labels[counted].min())} … {int(labels.max())}"
+            )
+        return _example_means((logits.argmax(dim=1) == labels).float(), counted)
 
 
 @dataclass(frozen=True)

@@ -16,5 +16,5 @@ def test_scores_are_the_recipes_own_and_compared_example_by_example() -> None:
     gained = recipe.evaluate(models["trained"]) - recipe.evaluate(models["new"])
     assert found.value == pytest.approx(100 * gained)
     assert found.n == 80
-    with pytest.raises(ValueError, match="arms is empty"):
+    with pytest.raises(ValueError, match="arms must be different names, at least one"):
         graded({}, recipe)

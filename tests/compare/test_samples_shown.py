@@ -141,7 +141,7 @@ def test_a_bad_line_is_named(tmp_path: Path) -> None:
     file.write_text("{broken\n")
     with pytest.raises(ValueError, match="line 1: not JSON"):
         scoreboard.read([file])
-    with pytest.raises(ValueError, match="entry lacks notebook"):
+    with pytest.raises(ValueError, match="it lacks notebook"):
         scoreboard.append({"what": "x"}, file)
 
 
@@ -149,10 +149,14 @@ def test_a_bad_line_is_named(tmp_path: Path) -> None:
 
 
 def test_refuses_what_it_cannot_compare() -> None:
-    with pytest.raises(ValueError, match="arms is empty"):
+    with pytest.raises(ValueError, match="arms must be different names, at least one"):
         Samples(())
-    with pytest.raises(ValueError, match="arms must have different names, got a, a"):
+    with pytest.raises(ValueError, match="arms must be different names"):
         Samples("aa")
+    with pytest.raises(ValueError, match="arms must be different names"):
+        Samples(("a", 1))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="scores of 'a' must be finite"):
+        full().add_scores("a", NATS, [1.0, math.nan])
     samples = full()
     for ask in (samples.value, samples.against, samples.verdict, samples.ratios):
         with pytest.raises(ValueError, match="there is no arm 'c'; there are a, b"):

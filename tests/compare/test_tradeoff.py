@@ -241,7 +241,8 @@ def test_a_model_that_fails_loses_nothing_but_its_own_piece() -> None:
         model.fail = True
         try:
             tradeoff.advance()
-        except RuntimeError:
+        except ValueError as error:
+            assert "RuntimeError: out of memory" in str(error)
             assert model.training
             model.fail = False
             tradeoff.advance()

@@ -89,8 +89,24 @@ def test_few_pairs_give_no_interval() -> None:
 
 @pytest.mark.parametrize(
     ("a", "b", "message"),
-    [([], [], "not empty"), ([1.0], [1.0, 2.0], "differ in length"), ([1.0], [0.0], "positive")],
+    [
+        ([], [], "at least one"),
+        ([1.0], [1.0, 2.0], "differ in length"),
+        ([1.0], [0.0], "positive"),
+        ([-1.0], [1.0], "positive"),
+        ([math.nan], [1.0], "baseline must be finite"),
+        ([[1.0, 2.0]], [[1.0, 2.0]], "in a row"),
+        (1.0, 2.0, "in a row"),
+    ],
 )
 def test_bad_samples_are_refused(a: list[float], b: list[float], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        paired_ratio(a, b)
+    for ratio in (paired_ratio, mean_ratio):
+        with pytest.raises(ValueError, match=message):
+            ratio(a, b)
+
+
+@pytest.mark.parametrize("samples", [[], [math.nan, 1.0], [math.inf], [[1.0, 2.0], [3.0, 4.0]]])
+def test_what_is_no_row_of_numbers_has_no_interval(samples: list) -> None:
+    for interval in (median_interval, mean_interval):
+        with pytest.raises(ValueError, match="samples must be finite numbers in a row"):
+            interval(samples)

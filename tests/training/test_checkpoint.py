@@ -128,6 +128,7 @@ def test_never_runs_a_pickle(tmp_path: Path, monkeypatch, wrapped: bool) -> None
     monkeypatch.setenv("LABKIT_BOMB", str(bomb))
     path = tmp_path / "run.ckpt"
     if wrapped:  # a proper header around a hostile content
+        monkeypatch.setattr(checkpoint, "_readable", lambda _, value: value)
         checkpoint.write_state(path, {"model": Bomb()})
     else:
         path.write_bytes(pickle.dumps(Bomb()))

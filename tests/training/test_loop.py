@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from labkit import models
-from labkit.training import Precision, cosine, supervised, train
+from labkit.training import Precision, cosine, evaluate, supervised, train
 
 
 def make_batches(count: int = 6, size: int = 8, seed: int = 0) -> list:
@@ -101,6 +101,29 @@ def test_accumulated_gradients_are_those_of_the_joined_batch(sizes: tuple[int, .
         torch.testing.assert_close(p.grad, q.grad, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.parametrize(("count", "accumulate"), [(10, 4), (6, 6), (5, 2), (7, 1), (4, 3)])
+def test_the_last_step_of_an_epoch_takes_the_batches_that_are_left(
+    count: int, accumulate: int
+) -> None:
+    sizes = [8, 5, 3, 8, 1, 6, 2, 8, 4, 7][:count]
+    parts = [(x[:n], y[:n]) for (x, y), n in zip(make_batches(count), sizes, strict=True)]
+    windows = [parts[at : at + accumulate] for at in range(0, count, accumulate)]
+    joined = [tuple(torch.cat(tensors) for tensors in zip(*w, strict=True)) for w in windows]
+    split, whole = make_model().double(), make_model().double()
+    doubles = [[(x.double(), y) for x, y in batches] for batches in (parts, joined)]
+    used: list[int] = []
+    split.register_forward_pre_hook(lambda _, inputs: used.append(len(inputs[0])))
+    run = train(split, doubles[0], sgd(split), accumulate=accumulate, epochs=3)
+    steps = list(run)
+    expected = list(train(whole, doubles[1], sgd(whole), epochs=3))
+    assert [s.loss for s in steps] == pytest.approx([s.loss for s in expected], rel=1e-9)
+    assert [s.epoch for s in steps] == [s.epoch for s in expected]
+    assert len(run) == 3 * len(windows) == len(steps)
+    assert used == 3 * sizes
+    for p, q in zip(split.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_clipping_bounds_the_norm_of_the_gradient(precision: str) -> None:
     model = make_model()
@@ -171,6 +194,25 @@ def test_evaluating_between_steps_does_not_leave_evaluation_mode_on() -> None:
     for _ in train(model, make_batches(), sgd(model)):
         assert model[1].training
         model.eval()
+
+
+def test_parts_that_were_frozen_stay_so_whoever_evaluates() -> None:
+    model = nn.Sequential(make_model(), nn.BatchNorm1d(10), nn.Dropout(0.5))
+    model[1].eval()
+    training = train(model, make_batches(), sgd(model), epochs=2)
+    for step in training:
+        assert [part.training for part in model] == [True, False, step.index < 3]
+        evaluate(model, make_batches())
+        if step.index == 2:
+            model[2].eval()  # and from now on this one
+        else:
+            model.eval()
+        if step.index == 4:
+            break
+    for _ in training:
+        assert [part.training for part in model] == [True, False, False]
+        model.eval()
+    assert torch.equal(model[1].running_mean, torch.zeros(10))
 
 
 def test_a_nan_loss_stops_before_the_weights_are_touched() -> None:

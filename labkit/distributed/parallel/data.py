@@ -150,7 +150,8 @@ class Accumulating(DistributedDataParallel):
     """DistributedDataParallel that sends only with the last of `accumulate` batches.
 
     torch leaves that to the loop, which must know that it is parallel (`no_sync` around some
-    batches). Here the model counts, so that the loop stays what it is.
+    batches). Here the model counts, so that the loop stays what it is. `train` says before each
+    step how many batches it has: the last one of an epoch may have fewer.
     """
 
     def __init__(self, model: nn.Module, accumulate: int, **settings: Any) -> None:
@@ -161,6 +162,10 @@ class Accumulating(DistributedDataParallel):
             parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
                 lambda _, name=name: self._arrived(name, trained)
             )
+
+    def begin_step(self, batches: int) -> None:
+        """Send the gradients of the step to come with the last of so many batches."""
+        self._accumulate = batches
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """Return the model's output. Whether its backward pass sends is decided here."""

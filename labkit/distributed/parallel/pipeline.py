@@ -26,6 +26,7 @@ from labkit.distributed.launcher.world import place
 from labkit.facts import synchronize
 from labkit.plan.pipeline_schedules import Block, Kind, in_flight
 from labkit.training import Batch, Task
+from labkit.training.shares import shares
 from labkit.training.task import check_task, pair
 
 if TYPE_CHECKING:
@@ -142,11 +143,8 @@ class Pipeline:
         """Return the microbatches, each after its share of the loss."""
         count = self._microbatches
         pieces = list(zip(inputs.chunk(count), targets.chunk(count), strict=True))
-        weights = [self._task.weight(piece) for piece in pieces]
-        # All ranks find out: one that raised alone would leave the others waiting.
-        if not sum(weights) > 0:
-            raise ValueError("no target of the batch counts: all of them are ignored")
-        return [(w / sum(weights), piece) for w, piece in zip(weights, pieces, strict=True)]
+        # All ranks find out if none counts: one that raised alone would leave the others waiting.
+        return list(zip(shares(self._task, pieces, "the batch"), pieces, strict=True))
 
     def _loss(self, outputs: Tensor, _: Tensor) -> Tensor:
         """Return a microbatch's share of the loss; its time belongs to the forward pass.

@@ -274,7 +274,7 @@ def test_bad_batches_and_schedules_are_refused():
         "inputs and targets must be equally many, a multiple of 2",
         "inputs and targets must be equally many, a multiple of 2",
         "inputs must have the shape of the first step, (4, 1), got (6, 1)",
-        "no target of the batch counts",
+        "no target counts in the batch",
     )
     for words in launch(attempts, 2, deadline=60):
         for found, start in zip(words, expected, strict=True):
