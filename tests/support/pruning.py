@@ -2,14 +2,23 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves
 
 from labkit import models
-from labkit.compression.prune import ChannelGraph
+from labkit.compression.prune import (
+    ChannelGraph,
+    channel_graph,
+    mask_channels,
+    predict_size,
+    remove_channels,
+)
+from labkit.measure import flops
 
 
 class Concat(nn.Module):
@@ -79,6 +88,17 @@ class Gated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
+
+
+class Model(nn.Module):
+    """A forward over some layers, written where it is tested."""
+
+    def __init__(self, forward: Callable[..., Any], *layers: nn.Module) -> None:
+        super().__init__()
+        self.function, self.layers = forward, nn.ModuleList(layers)
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.function(self, *self.layers, *inputs)
 
 
 def vit() -> nn.Module:
@@ -163,6 +183,26 @@ def outputs_zeroed(model: nn.Module, graph: ChannelGraph, keep: dict) -> nn.Modu
 
         model.get_submodule(layer).register_forward_hook(zero)
     return model
+
+
+def check(model: nn.Module, inputs: Tensor, *, stays: tuple[str, ...] = ()) -> nn.Module:
+    """Return the model with about half of each group removed, after a look at all that is said."""
+    lively(model).eval()
+    graph = channel_graph(model, inputs)
+    keep = random_keep(graph)
+    smaller = remove_channels(model, graph, keep)
+    for some, other in zip(
+        tree_leaves(smaller(inputs)),
+        tree_leaves(mask_channels(model, graph, keep)(inputs)),
+        strict=True,
+    ):
+        assert same(some, other) and some.isfinite().all()
+    predicted = predict_size(graph, keep)
+    assert predicted.parameters == sum(p.numel() for p in smaller.parameters())
+    assert predicted.flops == flops(lambda: smaller(inputs))
+    assert set(stays) <= graph.kept.keys()
+    assert predicted.parameters < sum(p.numel() for p in model.parameters())
+    return smaller
 
 
 LOW, HIGH = -0.5, 1.0

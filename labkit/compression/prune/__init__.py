@@ -7,8 +7,10 @@ from labkit.compression.prune.choice import choose
 from labkit.compression.prune.controls import renewed, shuffled
 from labkit.compression.prune.criteria import batch_norm_scores, magnitude_scores, taylor_scores
 from labkit.compression.prune.dead_channels import Finding, Lossless, remove_lossless
+from labkit.compression.prune.files import load, save
 from labkit.compression.prune.gradual import cubic_sparsity, grow, hold
-from labkit.compression.prune.graph import ChannelGraph, Group, channel_graph
+from labkit.compression.prune.graph import ChannelGraph, Group
+from labkit.compression.prune.grouping import channel_graph
 from labkit.compression.prune.masks import (
     apply_masks,
     compressed_bytes,
@@ -44,6 +46,7 @@ __all__ = [
     "fold_batch_norm",
     "grow",
     "hold",
+    "load",
     "magnitude_masks",
     "magnitude_scores",
     "mask_channels",
@@ -54,6 +57,7 @@ __all__ = [
     "remove_channels",
     "remove_lossless",
     "renewed",
+    "save",
     "sensitivity",
     "sensitivity_table",
     "shrink",

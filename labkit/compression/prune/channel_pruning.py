@@ -3,6 +3,7 @@
     smaller = prune.channels(model, images[:1], ratio=0.5)
     for step in train(smaller, batches, optimizer):  # fine-tune it
         ...
+    prune.save(smaller, "smaller.pt")  # later: prune.load("smaller.pt", models.convnet())
 
 Each of its steps stands alone as well, for whoever wants to look at the groups, the scores or the
 choice before anything is removed: `channel_graph`, `magnitude_scores`, `choose`, `remove_channels`.
@@ -15,7 +16,8 @@ from torch import nn
 from labkit.compression.prune.budget import choose_for_flops
 from labkit.compression.prune.choice import choose
 from labkit.compression.prune.criteria import Scores, magnitude_scores
-from labkit.compression.prune.graph import ChannelGraph, channel_graph
+from labkit.compression.prune.graph import ChannelGraph
+from labkit.compression.prune.grouping import channel_graph
 from labkit.compression.prune.removal import remove_channels
 from labkit.compression.prune.trace import Example
 

@@ -40,10 +40,11 @@ def choose(
             at most what there is.
 
     Raises:
-        ValueError: a ratio out of range, a group that does not exist, or both `together` and
-            ratios by group.
+        ValueError: a ratio out of range, a group that does not exist, both `together` and ratios
+            by group, or scores that cannot be ranked.
     """
     check_positive_int("multiple", multiple)
+    _check_scores(scores)
     ratios = _ratios(scores, ratio)
     if together:
         if isinstance(ratio, Mapping):
@@ -57,6 +58,17 @@ def choose(
     else:
         counts = {n: len(score) - round(ratios[n] * len(score)) for n, score in scores.items()}
     return {name: _highest(score, counts[name], multiple) for name, score in scores.items()}
+
+
+def _check_scores(scores: Scores) -> None:
+    if not scores:
+        raise ValueError("scores is empty: there is no group to choose from")
+    for name, score in scores.items():
+        if score.ndim != 1 or not len(score) or score.isnan().any():
+            raise ValueError(
+                f"scores[{name!r}] must be one number a unit, (units,), none of them nan; "
+                f"got {tuple(score.shape)} with {int(score.isnan().sum())} nan"
+            )
 
 
 def _ratios(scores: Scores, ratio: float | Mapping[str, float]) -> dict[str, float]:

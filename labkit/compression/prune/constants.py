@@ -13,7 +13,6 @@ they are too loose to.
 It runs in float64; a float32 model has the same constants up to its rounding.
 """
 
-import copy
 from math import nan
 from typing import Any
 
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
+from labkit.compression.checks import copied
 from labkit.compression.prune.trace import Operation, check_overwriting
 
 ROUNDING = 1e-9  # of a constant: by how much its positions may differ in float64
@@ -33,7 +33,7 @@ _RUN |= {"flatten", "reshape", "add", "subtract", "multiply", "join"}
 def constants(
     model: nn.Module, operations: list[Operation], example: tuple[Tensor, ...]
 ) -> dict[fx.Node, Tensor]:
-    """Return, for each convolution and linear layer, what is constant of its input.
+    """Return, for each convolution and linear module, what is constant of its input.
 
     Args:
         model, operations: from `trace`.
@@ -46,7 +46,7 @@ def constants(
         ValueError: the model writes over a tensor that is read again.
     """
     check_overwriting(operations)
-    run = _Run(copy.deepcopy(model).double().cpu(), operations)
+    run = _Run(copied(model).double().cpu(), operations)
     run.run(*(torch.full(x.shape, nan, dtype=torch.float64) for x in example))
     return run.found
 
@@ -73,11 +73,12 @@ class _Run(fx.Interpreter):
         op = self.operations[n]
         given = self.fetch_args_kwargs_from_env(n)[0]
         if op.shape is None:  # sizes must be known, as others are computed with them
-            sizes = op.kind in {"shape", "nothing"} or not any(map(torch.is_tensor, given))
+            sizes = op.kind == "number" or not any(map(torch.is_tensor, given))
             return super().run_node(n) if sizes and not any(arg is None for arg in given) else None
-        if op.kind in _PRODUCTS:
+        if op.kind in _PRODUCTS and op.module is not None:
             return self._product(op, self.env[n.all_input_nodes[0]])
-        if op.kind not in _RUN or _random(op):
+        # A norm that is called as a function takes its scales from elsewhere: no rule below.
+        if op.kind not in _RUN or _random(op) or (op.kind == "norm" and op.module is None):
             return torch.full(op.shape, nan, dtype=torch.float64)
         return self._mend(op, given, super().run_node(n))
 

@@ -7,12 +7,10 @@ many at random (`shuffled`; the control of Frankle and Carbin, "The Lottery Tick
 2019).
 """
 
-import copy
-
 import torch
 from torch import nn
 
-from labkit.compression.checks import check_model
+from labkit.compression.checks import check_model, check_own_weights, copied
 from labkit.compression.prune.masks import Masks
 
 
@@ -30,11 +28,12 @@ def renewed(model: nn.Module) -> nn.Module:
     constructor did to them afterwards is not repeated.
 
     Raises:
-        ValueError: a module holds parameters that it cannot draw anew.
+        ValueError: a module holds parameters that it cannot draw anew, or computes a weight.
     """
     check_model(model)
-    copied = copy.deepcopy(model)
-    for name, module in copied.named_modules():
+    check_own_weights(model)  # what a layer draws anew would be computed away again
+    fresh = copied(model)
+    for name, module in fresh.named_modules():
         reset = getattr(module, "reset_parameters", None)
         if reset is not None:
             reset()
@@ -43,4 +42,4 @@ def renewed(model: nn.Module) -> nn.Module:
                 f"model cannot be renewed: {name or 'it'} ({type(module).__name__}) has "
                 "parameters, but no reset_parameters"
             )
-    return copied
+    return fresh

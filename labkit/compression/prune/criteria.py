@@ -87,15 +87,17 @@ def taylor_scores(
         task: whose loss counts; classification by default.
 
     Raises:
-        ValueError: `batches` is empty.
+        ValueError: `batches` is empty, or a batch does not fit the model or has no finite loss.
     """
     task = classify() if task is None else task
     model, total, seen = graph.model, {n: torch.zeros(()) for n in graph.groups}, 0
     tensors = dict(model.named_parameters())
     names = {place.tensor for place in graph.places if place.role == "reads"}
+    for name in names:  # of the graph's own copy: what is frozen in training matters all the same
+        tensors[name].requires_grad_(True)
     for batch in batches:
         with torch.enable_grad():
-            value = task.loss(model, batch)
+            value = _loss(task, model, batch, seen)
             found = torch.autograd.grad(value, [tensors[n] for n in names], allow_unused=True)
         gradients = dict(zip(names, found, strict=True))
 
@@ -111,6 +113,17 @@ def taylor_scores(
     if seen == 0:
         raise ValueError("batches is empty: the Taylor criterion needs data")
     return {name: score / seen for name, score in total.items()}
+
+
+def _loss(task: Task, model: nn.Module, batch: Batch, place: int) -> Tensor:
+    try:
+        value = task.loss(model, batch)
+    except (IndexError, RuntimeError, ValueError) as error:
+        raise ValueError(f"batch {place} does not fit the model: {error}") from error
+    if not value.isfinite() or not value.requires_grad:
+        why = "it does not depend on weights" if value.isfinite() else f"it is {value.item()}"
+        raise ValueError(f"batch {place} has no loss to differentiate: {why}")
+    return value
 
 
 @torch.no_grad()

@@ -17,7 +17,6 @@ Do not expect much of a healthy network; after training with a penalty on the sc
 "Network Slimming", 2017: `shrink`) whole layers' worth may go.
 """
 
-import copy
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -25,10 +24,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labkit.compression.checks import check_model
+from labkit.compression.checks import copied
 from labkit.compression.prune.choice import Keep
 from labkit.compression.prune.constants import constants, pads_with_zeros
-from labkit.compression.prune.graph import ChannelGraph, channel_graph
+from labkit.compression.prune.graph import ChannelGraph
+from labkit.compression.prune.grouping import channel_graph
+from labkit.compression.prune.proof import agree
 from labkit.compression.prune.removal import remove_channels
 from labkit.compression.prune.trace import Example
 from labkit.table import Table
@@ -83,6 +84,7 @@ class _Reader:
     """A layer that reads channels: what its input is, and which of it can count."""
 
     name: str
+    tensor: str  # the name of its weight
     units: Tensor  # (inputs,) the unit of each input channel
     values: Tensor  # (inputs,) nan where the channel varies
     weight: Tensor  # (rows, inputs / groups), the kernel summed up
@@ -110,10 +112,11 @@ def remove_lossless(model: nn.Module, example: Example) -> Lossless:
 
     Raises:
         TypeError: `model` is not a module.
-        ValueError: the model cannot be traced, or overwrites what it reads again.
+        ValueError: the model cannot be traced, overwrites what it reads again, or turns out not to
+            give the same without those channels.
     """
-    check_model(model)
-    smaller, sizes = copy.deepcopy(model).eval(), dict[str, int]()
+    whole = smaller = copied(model).eval()
+    sizes = dict[str, int]()
     removed = Counter[tuple[str, int]]()
     while True:  # what goes may free what it read
         graph = channel_graph(smaller, example)
@@ -128,6 +131,11 @@ def remove_lossless(model: nn.Module, example: Example) -> Lossless:
         shifts = _shifts(graph, readers, keep)
         smaller = remove_channels(smaller, graph, keep)
         _move(smaller, shifts)
+    if smaller is not whole and not agree(whole, smaller, graph.example):
+        raise ValueError(
+            f"model is not the same function without the channels that seem dead in "
+            f"{', '.join(sorted({name for name, _ in removed}))}"
+        )
     stays = {n: verdicts[group.units] for n, group in graph.groups.items()}
     findings = [Finding(n, k, sizes[n], WHY[v]) for (n, v), k in sorted(removed.items())]
     for name, left in stays.items():
@@ -139,17 +147,16 @@ def remove_lossless(model: nn.Module, example: Example) -> Lossless:
 
 def _readers(graph: ChannelGraph) -> list[_Reader]:
     known = constants(graph.model, graph.operations, graph.example)
-    names = {id(tensor): name for name, tensor in graph.model.named_parameters()}
     columns = {place.tensor: place.units for place in graph.places if place.role == "reads"}
     calls = Counter(op.module for op in graph.operations)
     holders = Counter(id(p) for m in graph.model.modules() for p in m._parameters.values())
     readers = []
     for op in graph.operations:
         layer: Any = op.module
-        if op.kind not in {"conv", "linear"} or names[id(layer.weight)] not in columns:
+        if op.node not in known or op.tensors["weight"] not in columns:
             continue
         groups = getattr(layer, "groups", 1)
-        units = columns[names[id(layer.weight)]].repeat(groups)  # columns are those of one group
+        units = columns[op.tensors["weight"]].repeat(groups)  # columns are those of one group
         weight = layer.weight.detach().double().cpu()
         weight = weight.reshape(*weight.shape[:2], -1)
         used = torch.cat([(part != 0).any(2).any(0) for part in weight.chunk(groups)])
@@ -157,8 +164,8 @@ def _readers(graph: ChannelGraph) -> list[_Reader]:
         alone = calls[layer] == 1 == holders[id(layer.weight)]
         alone &= layer.bias is None or holders[id(layer.bias)] == 1
         fits = alone and groups == 1 and not pads_with_zeros(op)
-        name = str(op.node.target)
-        readers.append(_Reader(name, units, known[op.node], weight.sum(2), used, fits))
+        name, weight_name = str(op.node.target), op.tensors["weight"]
+        readers.append(_Reader(name, weight_name, units, known[op.node], weight.sum(2), used, fits))
     return readers
 
 
@@ -167,6 +174,11 @@ def _verdicts(graph: ChannelGraph, readers: list[_Reader]) -> Tensor:
     verdicts = torch.full((graph.count,), UNREAD)
     for reader in readers:
         verdicts.scatter_reduce_(0, reader.units, reader.verdicts(), "amin")
+    # Of what others read (a transposed convolution, a branch of training only) nothing is known.
+    looked_at = {reader.tensor for reader in readers}
+    for place in graph.places:
+        if place.role == "reads" and place.tensor not in looked_at:
+            verdicts[place.units] = VARIES
     return verdicts
 
 
@@ -183,14 +195,12 @@ def _shifts(graph: ChannelGraph, readers: list[_Reader], keep: Keep) -> dict[str
     for name, chosen in keep.items():
         stays[graph.groups[name].units] = chosen
     rows = {p.tensor: stays[p.units] for p in graph.places if p.role == "makes"}
-    names = {id(tensor): name for name, tensor in graph.model.named_parameters()}
     shifts = {}
     for reader in readers:
         gone = ~stays[reader.units] & reader.used & (reader.values != 0)
         if gone.any():
-            weight = graph.model.get_submodule(reader.name).weight
             shift = reader.weight[:, gone] @ reader.values[gone]
-            shifts[reader.name] = shift[rows[names[id(weight)]]]
+            shifts[reader.name] = shift[rows[reader.tensor]]
     return shifts
 
 

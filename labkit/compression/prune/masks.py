@@ -16,14 +16,14 @@ after each step the masked weights are set to zero again, so each forward pass s
 Source: Han et al., "Learning both Weights and Connections for Efficient Neural Networks", 2015.
 """
 
-import copy
 import zlib
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from labkit.compression.checks import check_model
+from labkit.compression.checks import check_model, check_own_weights, copied
 
 Masks = dict[str, Tensor]
 
@@ -42,7 +42,8 @@ def magnitude_masks(model: nn.Module, sparsity: float, *, together: bool = False
             else each layer loses the same share.
 
     Raises:
-        ValueError: a sparsity out of range, or a model without such layers.
+        ValueError: a sparsity out of range, a model without such layers, or a weight that is
+            computed or not a number.
     """
     check_share("sparsity", sparsity)
     sizes = {name: weight.detach().abs() for name, weight in prunable(model).items()}
@@ -58,7 +59,7 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """Set the masked weights of `model` itself to zero: call it after each optimizer step.
 
     Raises:
-        ValueError: a mask that fits no parameter of the model.
+        ValueError: a mask that fits no parameter of the model, or is not bool; nothing is masked.
     """
     parameters = dict(model.named_parameters())
     for name, mask in masks.items():
@@ -67,6 +68,8 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
             raise ValueError(
                 f"masks are of another model: {name} is {tuple(mask.shape)} there and {shape} here"
             )
+        if mask.dtype != torch.bool:
+            raise ValueError(f"masks must be bool, got {mask.dtype} for {name}")
     for name, mask in masks.items():
         # not a product: a weight that is infinite would become not-a-number
         parameters[name].masked_fill_(~mask.to(parameters[name].device), 0.0)
@@ -74,20 +77,24 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
 
 def masked(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     """Return a copy of the model with its masked weights at zero; see `apply_masks`."""
-    check_model(model)
-    copied = copy.deepcopy(model)
-    apply_masks(copied, masks)
-    return copied
+    pruned = copied(model)
+    apply_masks(pruned, masks)
+    return pruned
 
 
 def sparsity(model: nn.Module) -> float:
-    """Return the share (0 to 1) of zeros among the weights that pruning may touch.
+    """Return the share (0 to 1) of zeros among the weights that linear and convolution layers use.
+
+    Weights count as the layers use them, also those that masks or norms of `torch.nn.utils`
+    compute. One that several layers share counts once.
 
     Raises:
         ValueError: a model without linear or convolution layers.
     """
-    weights = list(prunable(model).values())
-    return sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
+    check_model(model)
+    weights = list({id(layer.weight): layer.weight for layer in _layers(model)}.values())
+    zeros = sum(int((weight == 0).sum()) for weight in weights)
+    return zeros / sum(int(weight.numel()) for weight in weights)
 
 
 def compressed_bytes(model: nn.Module) -> int:
@@ -108,15 +115,24 @@ def prunable(model: nn.Module) -> dict[str, Tensor]:
 
     Raises:
         TypeError: `model` is not a module.
-        ValueError: a model without such layers.
+        ValueError: a model without such layers, or a weight that is computed or not a number.
     """
     check_model(model)
-    kinds = (nn.Linear, nn.modules.conv._ConvNd)
-    layers = {id(m.weight): m for m in model.modules() if isinstance(m, kinds)}
-    found: dict[str, Tensor] = {n: p for n, p in model.named_parameters() if id(p) in layers}
-    if not found:
-        raise ValueError("model has no linear or convolution layer: there is nothing to prune")
+    check_own_weights(model)
+    weights = {id(layer.weight) for layer in _layers(model)}
+    found: dict[str, Tensor] = {n: p for n, p in model.named_parameters() if id(p) in weights}
+    for name, weight in found.items():
+        if weight.isnan().any():  # it would count as the largest
+            raise ValueError(f"{name} has entries that are not a number: nothing can be ranked")
     return found
+
+
+def _layers(model: nn.Module) -> list[Any]:
+    kinds = (nn.Linear, nn.modules.conv._ConvNd)
+    layers = [module for module in model.modules() if isinstance(module, kinds)]
+    if not layers:
+        raise ValueError("model has no linear or convolution layer: there is nothing to prune")
+    return layers
 
 
 def _largest(size: Tensor, sparsity: float) -> Tensor:

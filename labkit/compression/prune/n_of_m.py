@@ -28,7 +28,7 @@ def n_m_mask(weight: Tensor, n: int = 2, m: int = 4) -> Tensor:
         m: how many neighbours along the inputs make a block.
 
     Raises:
-        ValueError: n or m out of range, or a weight that m does not divide.
+        ValueError: n or m out of range, or a weight that m does not divide or is not a number.
     """
     check_positive_int("n", n)
     check_positive_int("m", m)
@@ -39,6 +39,8 @@ def n_m_mask(weight: Tensor, n: int = 2, m: int = 4) -> Tensor:
             f"weight must be (outputs, inputs, …) with inputs divisible by {m}, "
             f"got {tuple(weight.shape)}"
         )
+    if weight.isnan().any():
+        raise ValueError("weight has entries that are not a number: nothing can be ranked")
     size = weight.detach().abs().movedim(1, -1)
     blocks = size.reshape(*size.shape[:-1], -1, m)
     order = blocks.argsort(dim=-1, descending=True, stable=True)

@@ -3,17 +3,16 @@
 A channel is a row of one layer's weight and a column of each next one's, so removing half of them
 everywhere leaves a quarter of the multiplications. The result is an ordinary model of the same
 class with narrower layers: it trains, exports and quantizes like any other. It computes exactly
-what the model would with those channels masked by zeros, so what it loses is known before.
+what the model would if nobody read those channels, so what it loses is known before.
 
     graph = channel_graph(model, images[:1])
     keep = choose(taylor_scores(graph, batches), ratio=0.5, multiple=8)
     smaller = remove_channels(model, graph, keep)      # then fine-tune it
 
-`prune.channels` does these three in one call. For attention heads, other criteria or recurrent
-layers, take torch-pruning (see `graph`).
+`prune.channels` does these three in one call; `prune.save` and `prune.load` keep the result. For
+attention heads, other criteria or recurrent layers, take torch-pruning (see `grouping`).
 """
 
-import copy
 from collections import defaultdict
 from dataclasses import dataclass
 from math import prod
@@ -21,9 +20,11 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from labkit.compression.checks import check_model
+from labkit.compression.checks import check_model, check_own_weights, copied
 from labkit.compression.prune.choice import Keep
 from labkit.compression.prune.graph import ChannelGraph, Place
+from labkit.compression.prune.proof import agree
+from labkit.compression.prune.stand_ins import attribute
 
 
 @dataclass(frozen=True)
@@ -46,43 +47,40 @@ def remove_channels(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Mod
         keep: name of group -> bool (units,), from `choose`; a group that is left out stays.
 
     Raises:
-        ValueError: `keep` does not fit the graph, or the graph does not fit the model.
+        ValueError: `keep` does not fit the graph, or the graph does not fit the model; or the
+            smaller model does not give what the masked one does.
     """
-    check_model(model)
-    stays, smaller = _stays(graph, keep), copy.deepcopy(model)
-    owners = _owners(smaller)
-    for name, places in _by_tensor(graph, smaller).items():
-        old = _tensor(smaller, name)
-        new = old.detach()
-        for place in places:  # a weight loses rows at one place and columns at another
-            new = new.index_select(place.dim, stays[place.units].nonzero().flatten().to(old.device))
-        if new.ndim == 4 and not old.is_contiguous():  # index_select forgets the memory format
-            new = new.contiguous(memory_format=torch.channels_last)
-        if isinstance(old, nn.Parameter):
-            new = nn.Parameter(new, requires_grad=old.requires_grad)
-        for module, attribute in owners[id(old)]:  # tied weights stay tied
-            setattr(module, attribute, new)
-            _fit(module)
+    smaller = _cut(model, graph, keep)
+    if not agree(mask_channels(model, graph, keep), smaller, graph.example):
+        raise ValueError(
+            f"channels of {', '.join(keep)} cannot be removed: without them the model gives "
+            "something else than with them masked; leave out of `keep` what its forward counts"
+        )
     return smaller
 
 
 @torch.no_grad()
 def mask_channels(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
-    """Return a copy of the model whose units that do not stay are zero, and are read by zeros.
+    """Return a copy of the model in which nobody reads the units that do not stay.
 
-    It computes what `remove_channels` of the same arguments does, and takes as long as before.
+    The weights that read them are zero. It computes what `remove_channels` of the same arguments
+    does, and takes as long as before. What makes those units is left alone: zeros there would be
+    no zeros behind a sigmoid, and no number at all in `1 / x`.
 
     Args and raises: see `remove_channels`.
     """
-    check_model(model)
-    stays, masked = _stays(graph, keep), copy.deepcopy(model)
+    stays, masked = _stays(graph, keep), _copy(model)
     for name, places in _by_tensor(graph, masked).items():
-        tensor = _tensor(masked, name)
-        # Batch norm's statistics need no zeros: with scale and shift at zero its output is zero.
-        for place in places if isinstance(tensor, nn.Parameter) else ():
-            gone = (~stays[place.units]).nonzero().flatten()
-            tensor.index_fill_(place.dim, gone.to(tensor.device), 0.0)
+        for place in places:
+            if place.role == "reads":
+                tensor, gone = attribute(masked, name), ~stays[place.units]
+                tensor.index_fill_(place.dim, gone.nonzero().flatten().to(tensor.device), 0.0)
     return masked
+
+
+def prunes_well(model: nn.Module, graph: ChannelGraph, keep: Keep) -> bool:
+    """Say whether the model without these units gives what it does with them masked."""
+    return agree(mask_channels(model, graph, keep), _cut(model, graph, keep), graph.example)
 
 
 def predict_size(graph: ChannelGraph, keep: Keep) -> ModelSize:
@@ -95,18 +93,44 @@ def predict_size(graph: ChannelGraph, keep: Keep) -> ModelSize:
     for place in graph.places:
         shapes[place.tensor][place.dim] = int(stays[place.units].sum())
     left = {name: prod(shape) for name, shape in shapes.items()}
-    names = {id(tensor): name for name, tensor in before.items()}
     operations = graph.flops
     for op in graph.operations:
-        if op.kind in {"conv", "linear"} and op.module is not None and op.shape is not None:
-            weight = op.module.weight
-            assert isinstance(weight, Tensor)
-            # Each number of a weight is used once at each position of the output.
-            positions = prod(op.shape) // len(weight)
-            operations -= 2 * positions * (weight.numel() - left[names[id(weight)]])
+        if op.kind in {"conv", "transposed", "linear"}:
+            weight = before[op.tensors["weight"]]
+            # Each number of a weight is used once at each position of the output, or of the input.
+            node = op.node.all_input_nodes[0] if op.kind == "transposed" else op.node
+            positions = node.meta["like"].numel() // len(weight)
+            operations -= 2 * positions * (weight.numel() - left[op.tensors["weight"]])
     parameters = sum(left[n] for n, t in before.items() if isinstance(t, nn.Parameter))
     size = sum(left[name] * tensor.element_size() for name, tensor in before.items())
     return ModelSize(parameters, operations, size)
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    check_model(model)
+    check_own_weights(model)
+    return copied(model)
+
+
+def _cut(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
+    """Return a copy without the units that do not stay."""
+    stays, smaller = _stays(graph, keep), _copy(model)
+    owners = owners_of(smaller)
+    for name, places in _by_tensor(graph, smaller).items():
+        old = attribute(smaller, name)
+        new = old.detach()
+        for place in places:  # a weight loses rows at one place and columns at another
+            new = new.index_select(place.dim, stays[place.units].nonzero().flatten().to(old.device))
+        if new.ndim == 4 and not old.is_contiguous():  # index_select forgets the memory format
+            new = new.contiguous(memory_format=torch.channels_last)
+        if isinstance(old, nn.Parameter):
+            new = nn.Parameter(new, requires_grad=old.requires_grad)
+        for module, held in owners[id(old)]:  # tied weights stay tied
+            setattr(module, held, new)
+            _fit(module)
+    for path, units in graph.counted.items():
+        _count(smaller.get_submodule(path), int(stays[units].sum()))
+    return smaller
 
 
 def _stays(graph: ChannelGraph, keep: Keep) -> Tensor:
@@ -129,9 +153,9 @@ def _by_tensor(graph: ChannelGraph, model: nn.Module) -> dict[str, list[Place]]:
     """Return the places of each tensor, after a look whether the model has such tensors."""
     found: dict[str, list[Place]] = defaultdict(list)
     for place in graph.places:
-        wanted = tuple(_tensor(graph.model, place.tensor).shape)
+        wanted = tuple(attribute(graph.model, place.tensor).shape)
         try:
-            shape: tuple[int, ...] | None = tuple(_tensor(model, place.tensor).shape)
+            shape: tuple[int, ...] | None = tuple(attribute(model, place.tensor).shape)
         except AttributeError:
             shape = None
         if shape != wanted:
@@ -148,14 +172,7 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def _tensor(model: nn.Module, name: str) -> Tensor:
-    holder, _, attribute = name.rpartition(".")
-    tensor = getattr(model.get_submodule(holder), attribute)
-    assert isinstance(tensor, Tensor)
-    return tensor
-
-
-def _owners(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
+def owners_of(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
     """Return id of tensor -> all modules that hold it, and under which name."""
     found: dict[int, list[tuple[nn.Module, str]]] = defaultdict(list)
     for module in model.modules():
@@ -172,8 +189,25 @@ def _fit(module: nn.Module) -> None:
         rows, columns = module.weight.shape[:2]
         # A depthwise layer has a group for each channel, so groups go; other groups get thinner.
         if module.groups == module.in_channels > 1:
-            module.groups = rows * module.groups // module.out_channels
-        module.out_channels, module.in_channels = rows, columns * module.groups
-    elif isinstance(module, nn.modules.batchnorm._BatchNorm):
-        held = module.running_mean if module.running_mean is not None else module.weight
-        module.num_features = len(held)
+            held = module.in_channels if module.transposed else module.out_channels
+            module.groups = rows * module.groups // held
+        if module.transposed:
+            module.in_channels, module.out_channels = rows, columns * module.groups
+        else:
+            module.out_channels, module.in_channels = rows, columns * module.groups
+    else:
+        vectors = [*module._parameters.values(), *module._buffers.values()]
+        sizes = {len(vector) for vector in vectors if vector is not None and vector.ndim}
+        if len(sizes) == 1:
+            _count(module, sizes.pop())
+
+
+def _count(module: nn.Module, channels: int) -> None:
+    """Tell a norm, or a PReLU, how many channels it has."""
+    if isinstance(module, nn.modules.batchnorm._NormBase):
+        module.num_features = channels
+    elif isinstance(module, nn.GroupNorm):  # whole groups go
+        module.num_groups = module.num_groups * channels // module.num_channels
+        module.num_channels = channels
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = channels

@@ -11,7 +11,7 @@ Source: the scan of Li et al., "Pruning Filters for Efficient ConvNets", 2017, s
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from labkit.compression.prune.choice import choose
 from labkit.compression.prune.criteria import Scores
@@ -55,16 +55,25 @@ def sensitivity(
             nothing and gives every group's curve its first point.
 
     Raises:
+        TypeError: while iterating: `measure` returns no number.
         ValueError: while iterating: a ratio out of range, or scores of another graph.
     """
-    before = measure(model)
+    before = _number(measure(model))
     for group in scores:
         for ratio in ratios:
             keep = choose(scores, {group: ratio})
             count = int(keep[group].sum())
             whole = count == len(keep[group])  # nothing goes: the value is known
-            value = before if whole else measure(remove_channels(model, graph, keep))
+            value = before if whole else _number(measure(remove_channels(model, graph, keep)))
             yield Sensitivity(group, ratio, count, len(keep[group]), value, before)
+
+
+def _number(value: object) -> float:
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return float(value)
+    if not isinstance(value, int | float):
+        raise TypeError(f"measure must return a number, got {value!r}")
+    return float(value)
 
 
 def sensitivity_table(found: Sequence[Sensitivity]) -> Table:

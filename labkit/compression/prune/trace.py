@@ -1,33 +1,40 @@
 """The operations of a model in order, with their kinds and shapes: what pruning reasons about.
 
-torch.fx runs the model once with stand-ins for tensors and writes down what was called. Modules of
-torch.nn stay whole, so a convolution is one line. Names differ for the same thing (`nn.ReLU`,
-`F.relu`, `x.relu_()`), and what matters is the same for many (a pooling layer and an upsampling
-layer both leave the channels alone), so each line gets a *kind*. Whatever has no kind is "opaque":
-those who use the list must then assume that it reads everything and may return anything.
+torch.fx runs the model once with stand-ins for tensors and writes down what was called. Layers of
+torch.nn stay whole, so a convolution is one line, and so is `F.conv2d` with a layer's own weight.
+Names differ for the same thing (`nn.ReLU`, `F.relu`, `x.relu_()`), so each line gets a *kind*.
+Whatever has no kind is "opaque": those who use the list must then find out, or assume that it reads
+everything and may return anything.
 
-A model whose `forward` takes decisions on values of tensors cannot be traced.
+The stand-ins carry real tensors along, so that a `forward` may ask for shapes and branch on them. A
+model that takes decisions on the values of tensors cannot be traced.
 """
 
-import copy
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_map
 
-from labkit.compression.checks import check_model
+from labkit.compression.checks import check_model, check_own_weights, copied
+from labkit.compression.prune.stand_ins import Tracer, attribute, is_torchs, like, torchs
 
 Example: TypeAlias = Tensor | tuple[Tensor, ...]
 
 _NAMES = {
-    "conv": "Conv1d Conv2d Conv3d",
-    "linear": "Linear",
-    "norm": "BatchNorm1d BatchNorm2d BatchNorm3d SyncBatchNorm",
+    "conv": "Conv1d Conv2d Conv3d conv1d conv2d conv3d",
+    "transposed": "ConvTranspose1d ConvTranspose2d ConvTranspose3d conv_transpose1d"
+    " conv_transpose2d conv_transpose3d",
+    "linear": "Linear linear",
+    "norm": "BatchNorm1d BatchNorm2d BatchNorm3d SyncBatchNorm batch_norm",
+    # each channel by itself, with numbers of its own
+    "by_channel": "PReLU prelu InstanceNorm1d InstanceNorm2d InstanceNorm3d instance_norm",
+    "group_norm": "GroupNorm group_norm",
     # from each number one number, the same everywhere
     "activation": "ReLU relu ReLU6 relu6 LeakyReLU leaky_relu ELU elu GELU gelu SiLU silu Hardswish"
     " hardswish Sigmoid sigmoid Hardsigmoid hardsigmoid Tanh tanh Hardtanh hardtanh Softplus"
-    " softplus Mish mish",
+    " softplus Mish mish SELU selu CELU celu Threshold threshold clamp",
     "same": "Identity Dropout Dropout1d Dropout2d Dropout3d dropout stochastic_depth contiguous"
     " clone detach",
     "max_pool": "MaxPool1d MaxPool2d MaxPool3d AdaptiveMaxPool2d max_pool1d max_pool2d max_pool3d"
@@ -42,23 +49,27 @@ _NAMES = {
     "add": "add iadd",
     "subtract": "sub isub",
     "multiply": "mul imul",
-    "divide": "truediv itruediv div",
-    "join": "cat concat",
-    "shape": "size",
-    "nothing": "dim _assert",
+    "join": "cat concat concatenate",
 }
 _KINDS = {name: kind for kind, names in _NAMES.items() for name in names.split()}
+_WEIGHTED = {"conv", "transposed", "linear", "norm", "by_channel", "group_norm"}
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One line of the traced model; `shape` is None when the result is not a tensor."""
+    """One line of the traced model.
+
+    shape: of the result; None when that is not a tensor. Numbers that follow from shapes alone are
+        of the kind "number".
+    tensors: "weight", "bias", … -> the parameter or buffer of the model that is used as such.
+    """
 
     node: fx.Node
     kind: str
     name: str
     module: nn.Module | None
     shape: tuple[int, ...] | None
+    tensors: dict[str, str]
 
     def argument(self, position: int, name: str, default: Any) -> Any:
         """Return an argument of a function or method, or the attribute of a module."""
@@ -68,34 +79,45 @@ class Operation:
         return args[position] if len(args) > position else self.node.kwargs.get(name, default)
 
 
-def trace(model: nn.Module, example: Example) -> tuple[nn.Module, list[Operation]]:
-    """Return a copy of the model in evaluation mode, and the operations of its forward pass.
+def trace(
+    model: nn.Module, example: Example, *, training: bool = False
+) -> tuple[nn.Module, list[Operation]]:
+    """Return a copy of the model, and the operations of its forward pass on that copy.
 
     Args:
         model: left untouched.
         example: an input, or a tuple of the inputs; only its shape matters.
+        training: what it does in training mode. Its norms stay in evaluation, as they do not take
+            batches of one image otherwise, and so do the copy's statistics.
 
     Raises:
         TypeError: `model` is not a module.
-        ValueError: the model cannot be traced, or does not take the example.
+        ValueError: the model cannot be traced, does not take the example, or has weights that are
+            computed.
     """
     check_model(model)
-    model = copy.deepcopy(model).eval()
-    try:
-        graph = fx.GraphModule(model, fx.Tracer().trace(model))
-    except Exception as error:  # whatever the model's own code raised when it met a stand-in
-        raise ValueError(
-            "model cannot be traced by torch.fx: its forward must not branch on values of tensors "
-            f"({type(error).__name__}: {error})"
-        ) from error
+    check_own_weights(model)
+    model = copied(model).eval()
     inputs = example if isinstance(example, tuple) else (example,)
-    try:
-        with torch.no_grad():
-            _Shapes(graph).run(*inputs)
-    except Exception as error:
-        raise ValueError(f"example must be an input that the model takes: {error}") from error
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        try:
+            model(*tree_map(torch.clone, inputs))  # a model may write over its input
+        except Exception as error:
+            raise ValueError(f"example must be an input that the model takes: {error}") from error
+        for module in model.modules():
+            module.training = training and not isinstance(module, nn.modules.batchnorm._NormBase)
+        try:
+            graph = Tracer(tree_map(torch.clone, inputs)).trace(model)
+        except Exception as error:  # whatever the model's own code raised when it met a stand-in
+            raise ValueError(
+                f"model cannot be traced by torch.fx{' in training mode' * training}: its forward "
+                f"must not branch on values of tensors ({type(error).__name__}: {error})"
+            ) from error
     modules = dict(model.named_modules(remove_duplicate=False))
-    return model, [_operation(node, modules) for node in graph.graph.nodes]
+    names: dict[int, str] = {}  # one name for each tensor, also when two modules share it
+    for name, tensor in [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]:
+        names.setdefault(id(tensor), name)
+    return model.eval(), [_operation(node, model, modules, names) for node in graph.nodes]
 
 
 def check_overwriting(operations: list[Operation]) -> None:
@@ -108,11 +130,13 @@ def check_overwriting(operations: list[Operation]) -> None:
     """
     made_by = {operation.node: operation for operation in operations}
     for operation in filter(_in_place, operations):
-        shared = {"same", "flatten", "reshape", "opaque"}  # may return the memory they were given
+        # These may return the memory they were given.
+        shared = {"same", "flatten", "reshape", "opaque"}
         node = operation.node.all_input_nodes[0]
         # The memory may have several names (a view, a result in place): follow it to its maker.
         while True:
-            if len(node.users) > 1:
+            # Who asks for its shape alone does not care what is written into it.
+            if sum(made_by[user].kind != "number" for user in node.users) > 1:
                 raise ValueError(
                     f"model overwrites a tensor that is read elsewhere too: {operation.node} "
                     f"overwrites {node}"
@@ -130,44 +154,59 @@ def _in_place(operation: Operation) -> bool:
     return bool(method or module or written or operation.node.kwargs.get("inplace", False))
 
 
-class _Shapes(fx.Interpreter):
-    """Run the traced model and note the shape of each result."""
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        n.meta["shape"] = tuple(result.shape) if isinstance(result, Tensor) else None
-        return result
-
-
-def _operation(node: fx.Node, modules: dict[str, nn.Module]) -> Operation:
+def _operation(
+    node: fx.Node, model: nn.Module, modules: dict[str, nn.Module], names: dict[int, str]
+) -> Operation:
     module = modules[str(node.target)] if node.op == "call_module" else None
-    name = _name(node, module)
-    kind = node.op if node.op in {"placeholder", "get_attr", "output"} else "opaque"
-    if node.op in {"call_function", "call_method"}:
-        kind = _KINDS.get(name.rstrip("_") if name != "_assert" else name, "opaque")
-        # `x.shape` may be read freely; `x.T` or `x.data` are tensors, of which nothing is known.
-        if name == "getattr":
-            kind = {"shape": "shape", "ndim": "nothing"}.get(str(node.args[1]), "opaque")
-        # `size[0]` asks for a number; `x[:, 3]` takes a tensor apart.
-        if name == "getitem" and isinstance(node.args[0], fx.Node):
-            kind = "nothing" if node.args[0].meta["shape"] is None else "opaque"
-    elif module is not None and _is_plain(module):  # a class of one's own may do anything
-        kind = _KINDS.get(name, "opaque")
-    # An addition of two sizes is no addition of tensors, and attention returns a pair.
-    if node.meta["shape"] is None and kind not in {"output", "shape", "nothing"}:
-        kind = "opaque"
-    return Operation(node, kind, name, module, node.meta["shape"])
+    name, kind = _name(node, module), "opaque"
+    tensors: dict[str, str] | None = {}
+    if node.op == "get_attr":
+        tensor = attribute(model, str(node.target))
+        node.meta["like"] = like(tensor)
+        tensors = {"weight": names[id(tensor)]} if id(tensor) in names else {}
+    if module is not None:
+        held = [*module.named_parameters(), *module.named_buffers()]
+        tensors = {n: names[id(tensor)] for n, tensor in held}
+    result = node.meta.get("like")
+    if node.op in {"placeholder", "get_attr", "output"}:
+        kind = node.op
+    elif node.meta.get("number", False):  # fx writes some lines down by itself
+        kind = "number"
+    elif result is not None and (module is None or _is_plain(module)):
+        # A class of one's own may do anything, and attention returns a pair: both stay opaque.
+        kind = _KINDS.get(name if module is not None else name.rstrip("_"), kind)
+        if module is None and kind in _WEIGHTED:
+            tensors = _weights(node, model, names)
+    if tensors is None:  # such as a weight that was computed
+        kind, tensors = "opaque", {}
+    shape = None if result is None else tuple(result.shape)
+    return Operation(node, kind, name, module, shape, tensors)
+
+
+def _weights(node: fx.Node, model: nn.Module, names: dict[int, str]) -> dict[str, str] | None:
+    """Return the tensors of the model that a function takes as weights; None if one is not."""
+    found: dict[str, str] = {}
+    order: tuple[str, ...] = ("weight", "bias")
+    if _name(node, None) in {"batch_norm", "instance_norm"}:
+        order = ("running_mean", "running_var", *order)
+    first = 2 if _name(node, None) == "group_norm" else 1
+    given = {**dict(zip(order, node.args[first:], strict=False)), **node.kwargs}
+    for name in order:
+        value = given.get(name)
+        if isinstance(value, fx.Node):
+            tensor = attribute(model, str(value.target)) if value.op == "get_attr" else None
+            if id(tensor) not in names:
+                return None
+            found[name] = names[id(tensor)]
+    return found
 
 
 def _name(node: fx.Node, module: nn.Module | None) -> str:
     if module is not None:
-        return type(module).__name__
+        return torchs(module).__name__
     return str(getattr(node.target, "__name__", node.target))
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """Say whether a module is torch's own and has nothing hooked in that changes its work."""
-    hooks = (module._forward_hooks, module._forward_pre_hooks)
-    # A subclass has another module's name, so an overridden forward is not taken for torch's.
-    known = type(module).__module__.startswith("torch.nn.modules.")
-    return known and not any(hooks)
+    """Say whether a module is torch's and has nothing hooked in that changes its work."""
+    return is_torchs(module) and not (module._forward_hooks or module._forward_pre_hooks)

@@ -126,6 +126,25 @@ def test_criteria_refuse_bad_input() -> None:
         batch_norm_scores(graph)
     with pytest.raises(ValueError, match="batches is empty"):
         taylor_scores(graph, [])
+    images, labels = torch.rand(2, 64), torch.tensor([0, 1])
+    for batch, message in (
+        ((images * float("nan"), labels), "batch 1 has no loss to differentiate: it is nan"),
+        ((images, labels + 99), "batch 1 does not fit the model: Target 99 is out of bounds"),
+        ((images[:, :5], labels), "batch 1 does not fit the model: mat1 and mat2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            taylor_scores(graph, [(images, labels), batch])
+
+
+def test_taylor_scores_of_frozen_layers_are_those_of_free_ones() -> None:
+    model, inputs = support.make("convnet")
+    batches = make_batches(inputs, 10)
+    free = taylor_scores(channel_graph(model, inputs), batches)
+    model.stem.requires_grad_(False)
+    model.blocks[1].requires_grad_(False)
+    frozen = taylor_scores(channel_graph(model, inputs), batches)
+    torch.testing.assert_close(frozen, free)
+    assert not model.stem.weight.requires_grad
 
 
 # ---- the choice
@@ -181,6 +200,23 @@ def test_choice_refuses_bad_input(arguments: dict, message: str) -> None:
         choose(SCORES, **arguments)
 
 
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ({}, "scores is empty"),
+        ({"a": torch.tensor([1.0, float("nan")])}, r"scores\['a'\] must be .* with 1 nan"),
+        ({"a": torch.ones(2, 3)}, r"scores\['a'\] must be one number a unit.* got \(2, 3\)"),
+        ({"a": torch.ones(0)}, r"scores\['a'\] must be one number a unit"),
+    ],
+)
+@pytest.mark.parametrize("together", [False, True])
+def test_choice_refuses_scores_that_rank_nothing(
+    scores: dict, message: str, together: bool
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        choose(scores, 0.5, together=together)
+
+
 # ---- the scan
 
 
@@ -208,3 +244,5 @@ def test_scan_yields_each_group_and_ratio_as_it_is_measured() -> None:
     assert points[-1].value == evaluate(expected, batches)
     with pytest.raises(ValueError, match="ratio must be"):
         list(sensitivity(model, graph, scores, measure, ratios=(2.0,)))
+    with pytest.raises(TypeError, match="measure must return a number, got None"):
+        list(sensitivity(model, graph, scores, lambda _: None))

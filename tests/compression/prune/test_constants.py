@@ -230,7 +230,7 @@ def test_what_has_no_rule_is_taken_to_vary() -> None:
 ACTIVATIONS = [
     nn.ReLU(), nn.ReLU6(), nn.LeakyReLU(), nn.ELU(), nn.GELU(), nn.GELU("tanh"), nn.SiLU(),
     nn.Hardswish(), nn.Sigmoid(), nn.Hardsigmoid(), nn.Tanh(), nn.Hardtanh(), nn.Softplus(),
-    nn.Mish(),
+    nn.Mish(), nn.SELU(), nn.CELU(), nn.Threshold(0.5, 3.0), nn.Threshold(-1.0, 3.0),
 ]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from support.pruning import hard_inputs, same
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit.compression.prune import fold_batch_norm, remove_lossless
+from labkit.compression.prune import remove_lossless
 
 # ---- planted channels
 
@@ -152,56 +152,73 @@ def test_a_healthy_network_loses_nothing() -> None:
     assert support.unchanged(result.model, model.state_dict())
 
 
-# ---- batch norm
-
-
-@pytest.mark.parametrize("name", ["convnet", "concat", "depthwise", "resnet18", "mobilenet"])
-def test_folded_batch_norm_gives_the_same_outputs(name: str) -> None:
-    model, inputs = support.make(name)
-    model.train()
-    before = support.snapshot(model)
-    smaller, folded = fold_batch_norm(model, inputs)
-    assert support.unchanged(model, before) and model.training and not smaller.training
-    norms = [n for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)]
-    # what norms the two strung-together branches has no layer of its own to go into
-    assert folded == ([] if name == "concat" else norms)
-    left = [m for m in smaller.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert len(left) == len(norms) - len(folded)
-    with torch.no_grad():
-        assert same(smaller(inputs), model.eval()(inputs))
-
-
-def test_what_is_read_or_called_twice_is_not_folded() -> None:
-    class Twice(nn.Module):
-        def __init__(self, how: str) -> None:
+@pytest.mark.parametrize("count", [lambda layer: layer.out_features, lambda layer: 1.0])
+def test_dead_rows_of_a_layer_whose_size_counts_stay(count: object) -> None:
+    class Counts(nn.Module):
+        def __init__(self) -> None:
             super().__init__()
-            self.conv, self.norm, self.how = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), how
-            self.other = nn.Conv2d(3, 3, 1)
-            if how == "tied":
-                self.other.weight = self.conv.weight
+            self.first, self.second, self.last = nn.Linear(4, 8), nn.Linear(8, 6), nn.Linear(6, 3)
 
         def forward(self, x: Tensor) -> Tensor:
-            y = self.conv(x)
-            if self.how == "layer":
-                return self.norm(self.conv(y))
-            if self.how == "norm":
-                return self.norm(self.other(self.norm(y)))
-            return self.norm(y) + (y if self.how == "result" else self.other(x))
+            x = F.relu(self.second(F.relu(self.first(x)) * count(self.first)))
+            return self.last(x)
 
-    for how in ("layer", "norm", "result", "tied"):
-        model, inputs = support.lively(Twice(how)).eval(), torch.randn(2, 3, 4, 4)
-        smaller, folded = fold_batch_norm(model, inputs)
-        assert folded == []
-        assert torch.equal(smaller(inputs), model(inputs))
+    model = support.lively(Counts()).eval()
+    with torch.no_grad():
+        for layer in (model.first, model.second):
+            layer.weight[:4], layer.bias[:4] = 0, -1
+    result = remove_lossless(model, torch.zeros(1, 4))
+    assert result.removed == (4 if count(model.first) == 8 else 8)
+    inputs = torch.randn(8, 4)
+    assert same(result.model(inputs), model(inputs))
 
 
-def test_norm_behind_a_linear_layer_is_folded_only_along_its_features() -> None:
-    flat = support.lively(nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6))).eval()
-    smaller, folded = fold_batch_norm(flat, torch.randn(3, 4))
-    inputs = torch.randn(3, 4)
-    assert folded == ["1"] and same(smaller(inputs), flat(inputs))
-    rows = support.lively(nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6))).eval()
-    assert fold_batch_norm(rows, torch.randn(3, 6, 4))[1] == []
+class Reads(nn.Module):
+    """What reads the dead channels is of a kind that no proof looks at."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.first, self.how = nn.Conv2d(3, 8, 1), how
+        self.up, self.last = nn.ConvTranspose2d(8, 6, 2, 2), nn.Conv2d(8, 6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(x))
+        if self.how == "transposed":
+            return self.up(x)
+        if self.how == "function":
+            return F.conv2d(x, self.last.weight, self.last.bias)
+        return self.up(x) if self.training else self.last(x)
+
+
+@pytest.mark.parametrize("how", ["transposed", "function", "training"])
+def test_readers_of_other_kinds_keep_what_they_read(how: str) -> None:
+    model, inputs = support.lively(Reads(how)).eval(), torch.rand(2, 3, 4, 4)
+    with torch.no_grad():
+        model.first.weight[:4], model.first.bias[:4] = 0, 1
+        if how == "training":
+            model.last.weight[:, 4:6] = 0  # nobody reads it in evaluation
+    result = remove_lossless(model, inputs)
+    assert same(result.model(inputs), model(inputs))
+    assert result.removed == 0
+
+
+def test_a_tensor_whose_shape_is_asked_may_be_overwritten() -> None:
+    class Asks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.head = nn.Conv2d(3, 6, 1), nn.Linear(6 * 16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            batch, height = x.size(0), x.shape[2]
+            x = F.relu(x, inplace=True)
+            return self.head(x.view(batch, -1)) * height
+
+    model, inputs = support.lively(Asks()).eval(), torch.rand(2, 3, 4, 4)
+    with torch.no_grad():
+        model.first.weight[:2], model.first.bias[:2] = 0, -1
+    result = remove_lossless(model, inputs)
+    assert result.removed == 2 and same(result.model(inputs), model(inputs))
 
 
 # ---- refusals

@@ -4,8 +4,10 @@ import pytest
 import torch
 from support import pruning as support
 from torch import nn
+from torch.nn.utils import prune as torch_prune
 
 from labkit import models
+from labkit.compression import prune
 from labkit.compression.prune import (
     apply_masks,
     compressed_bytes,
@@ -114,6 +116,60 @@ def test_a_mask_of_two_in_four_is_what_torch_can_pack() -> None:
     assert torch.equal(unpack(*pack(weight)), weight)
 
 
+# ---- weights that are computed in each forward pass
+
+
+def hooked_weight_norm(layer: nn.Module) -> None:
+    with pytest.warns(FutureWarning, match="deprecated"):  # but models that have it are about
+        nn.utils.weight_norm(layer)
+
+
+COMPUTED = {
+    "masks of torch": lambda layer: torch_prune.l1_unstructured(layer, "weight", 0.5),
+    "weight norm, hooks": hooked_weight_norm,
+    "spectral norm, hooks": nn.utils.spectral_norm,
+    "weight norm": nn.utils.parametrizations.weight_norm,
+    "spectral norm": nn.utils.parametrizations.spectral_norm,
+}
+USES = {
+    "magnitude_masks": lambda m: prune.magnitude_masks(m, 0.5),
+    "n_m_masks": n_m_masks,
+    "renewed": prune.renewed,
+    "channel_graph": lambda m: prune.channel_graph(m, torch.randn(2, 8)),
+    "remove_lossless": lambda m: prune.remove_lossless(m, torch.randn(2, 8)),
+    "fold_batch_norm": lambda m: prune.fold_batch_norm(m, torch.randn(2, 8)),
+    "save": lambda m: prune.save(m, "nowhere"),
+}
+
+
+def with_computed(name: str) -> nn.Module:
+    net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+    COMPUTED[name](net[2])
+    return net
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("name", COMPUTED)
+def test_computed_weights_are_refused_with_the_remedy(name: str, use: str) -> None:
+    with pytest.raises(ValueError, match="2.weight is computed from others.*_parametrizations"):
+        USES[use](with_computed(name))
+
+
+def test_what_cannot_be_copied_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="2.weight is computed from others.*prune.remove"):
+        masked(with_computed("masks of torch"), {})
+    model = models.mlp()
+    model[0].seen = model[0].weight * 2
+    with pytest.raises(ValueError, match="model cannot be copied .RuntimeError: Only Tensors"):
+        masked(model, {})
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_sparsity_counts_the_weights_that_are_used(name: str) -> None:
+    net = with_computed(name)
+    assert sparsity(net) == (0.25 if name == "masks of torch" else 0.0)
+
+
 # ---- refusals
 
 
@@ -130,6 +186,16 @@ def test_refuses_bad_input() -> None:
         apply_masks(model, magnitude_masks(models.mlp(inputs=5), 0.5))
     with pytest.raises(ValueError, match="masks are of another model: head.weight .* missing"):
         apply_masks(model, {"head.weight": torch.ones(2, dtype=torch.bool)})
+    mask = torch.ones(64, 64, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="masks must be bool, got torch.uint8 for 0.weight"):
+        apply_masks(models.mlp(64, 64), {"0.weight": mask})
+    with torch.no_grad():
+        model[0].weight[0, 0] = float("nan")
+    for masks in (lambda: magnitude_masks(model, 0.5), lambda: n_m_masks(model)):
+        with pytest.raises(ValueError, match="0.weight has entries that are not a number"):
+            masks()
+    with pytest.raises(ValueError, match="weight has entries that are not a number"):
+        n_m_mask(model[0].weight)
     with pytest.raises(ValueError, match="inputs divisible by 4, got \\(3, 6\\)"):
         n_m_mask(torch.ones(3, 6))
     with pytest.raises(ValueError, match="n must be at most m, got 5 of 4"):
