@@ -15,6 +15,8 @@ from papermill.log import logger
 NAME = "labkit"
 MOST_MIB = 20
 """Of output, in a whole notebook: forty times what one of the project's holds."""
+AROUND = 300
+"""Characters that the file takes for each output, besides what it shows."""
 SHOWN = ("stream", "display_data", "execute_result", "error")
 
 
@@ -35,7 +37,7 @@ class BoundedClient(PapermillNotebookClient):  # type: ignore[misc]
         if msg["msg_type"] in SHOWN:
             if self.clear_before_next_output or not cell.outputs:
                 self.held[cell_index] = 0
-            self.held[cell_index] += _size(msg["content"])
+            self.held[cell_index] += AROUND + _size(msg["content"])
             self.full = sum(self.held.values()) > MOST_MIB * 2**20
         if not self.full:
             return super().process_message(msg, cell, cell_index)

@@ -11,40 +11,16 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import nbformat
 import psutil
 import pytest
+from support.running import executed
 
-from labkit.cli import main, places
+from labkit.cli import places
 from labkit.lessons import minutes
 
 PARAMETERS = "profile = 'quick'"
-
-
-@pytest.fixture
-def results(tmp_path, monkeypatch):
-    """Results go to a folder of this test; the environment is afterwards as it was before."""
-    monkeypatch.setenv("LABKIT_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("LABKIT_PROFILE", "")
-    return tmp_path / "results"
-
-
-@pytest.fixture
-def labkit_run(results, capfd):
-    """Call `labkit run`; give its exit code and what it and its kernels wrote."""
-
-    def run(*words):
-        code = main(["run", *map(str, words)])
-        written = capfd.readouterr()
-        return SimpleNamespace(returncode=code, stdout=written.out, stderr=written.err)
-
-    return run
-
-
-def executed(tmp_path, name, profile="smoke"):
-    return nbformat.read(tmp_path / "results" / f"{name}.{profile}.ipynb", as_version=4)
 
 
 def test_a_notebook_that_passes(labkit_run, make_notebook, tmp_path):
