@@ -5,12 +5,15 @@ failure that came first, and what that rank said itself. So an error holds one r
 traceback, its signal, or the place where it hung.
 """
 
+import re
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 _SIGNALS = {each.value: each.name for each in signal.Signals}
 _MEMORY = " (the system does that when memory runs out)"
+_LOST = re.compile(r"Connection (closed|reset)|Broken pipe|connection was", re.IGNORECASE)
+_COLLECTIVE = re.compile(r"distributed_c10d\.py\", line \d+, in (\w+)")
 _SERVER_LOST = 255  # what multiprocessing says of a process whose fork server has ended
 
 
@@ -34,22 +37,35 @@ class Failure(NamedTuple):
     trace: str
 
 
-def first_cause(failures: Iterable[Failure], size: int) -> RankError:
+def first_cause(failures: Iterable[Failure], size: int, returned: Sequence[int]) -> RankError:
     """Return the error that tells what came first.
 
     A rank that could say nothing any more explains what the others raised, so it counts as first.
+    One that lost its connection to a rank that has returned was waiting for it in vain.
     """
     first = min(failures)  # by `when`, the first field
-    trace = f"\n\n{first.trace}" if first.trace else ""
-    return RankError(f"rank {first.rank} of {size} {first.what}{trace}")
+    what, trace = first.what, f"\n\n{first.trace}" if first.trace else ""
+    if returned and _LOST.search(what):
+        where = _COLLECTIVE.findall(trace)
+        what = (
+            f"waited in {where[-1] if where else 'a collective'} for others, but rank "
+            f"{_listed(returned)} had returned: all must call it equally often, in each batch alike"
+        )
+    return RankError(f"rank {first.rank} of {size} {what}{trace}")
 
 
-def hang(stacks: dict[int, str], seconds: float) -> RankError:
+def hang(stacks: dict[int, str], seconds: float, returned: Sequence[int]) -> RankError:
     """Return the error for ranks that have not ended in time, from {rank: where it is}."""
-    text = f"rank {', '.join(map(str, stacks))} had not ended after {seconds:g} s"
+    text = f"rank {_listed(stacks)} had not ended after {seconds:g} s"
+    text += f", rank {_listed(returned)} had returned" if returned else ""
+    text += ": if that is no hang but long work, raise deadline="
     for rank, stack in stacks.items():
         text += f"\n\nrank {rank} was here:\n{stack or 'nothing is known: it was frozen'}"
     return RankError(text)
+
+
+def _listed(ranks: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(ranks)))
 
 
 def how_it_ended(code: int | None) -> str:

@@ -26,6 +26,7 @@ from typing import Any, Self
 from labkit.checks import check_positive_int
 from labkit.distributed.launcher.failure import Failure, RankError, first_cause, hang, how_it_ended
 from labkit.distributed.launcher.process import RankProcess
+from labkit.distributed.launcher.streams import Screen
 from labkit.distributed.launcher.world import RankStep
 
 GRACE = 0.3
@@ -38,7 +39,8 @@ def launch(
     """Run `function(**arguments)` in `nprocs` processes and return the result of each rank.
 
     What the ranks print appears here with their number. In a script, call it under
-    `if __name__ == "__main__":`, as for all of Python's multiprocessing.
+    `if __name__ == "__main__":`, as for all of Python's multiprocessing. A rank ends when its
+    function has: what that has registered with `atexit` does not run.
 
     Args:
         function: may be defined in a notebook's cell. Calls `init()` to join the others.
@@ -52,8 +54,11 @@ def launch(
         TypeError: `function` is not callable, or it or an argument cannot be sent.
     """
     with Ranks(function, nprocs, deadline=deadline, **arguments) as ranks:
-        for _ in ranks:
-            pass
+        try:
+            for _ in ranks:
+                pass
+        except KeyboardInterrupt:  # where the launcher waited is nobody's business
+            raise KeyboardInterrupt("all ranks have ended") from None
     return ranks.results
 
 
@@ -88,8 +93,10 @@ class Ranks:
         self._deadline, self._limit = deadline, monotonic() + deadline
         self._held_since: float | None = None
         self._working = set(range(nprocs))
+        self._returned: list[int] = []
         self._failures: list[Failure] = []
         self._error: RankError | None = None
+        self._screen = Screen()
         self._processes: list[RankProcess] = []
         self._folder = Path(tempfile.mkdtemp(prefix="labkit-ranks-"))
         _under_way.add(self)  # first, so that an exit in the middle of the starts ends them as well
@@ -194,7 +201,7 @@ class Ranks:
             until = monotonic() + GRACE
             while self._working and (left := until - monotonic()) > 0:
                 told += self._receive(left)
-            self._error = first_cause(self._failures, self.nprocs)
+            self._error = first_cause(self._failures, self.nprocs, self._returned)
         elif self._working and self._held_since is None and monotonic() > self._limit:
             self._error = self._hang()
         if self._error is not None or not self._working:
@@ -223,12 +230,13 @@ class Ranks:
             self._keep_result(process)
         elif kind == "error":
             self._fail(process, *content)
-        else:  # standard output or error
-            print(f"[rank {process.rank}] {content[0]}", file=getattr(sys, kind), flush=True)
+        else:
+            self._screen.show(kind, process.rank, *content)
 
     def _keep_result(self, process: RankProcess) -> None:
         try:  # now, not when it is asked for: its file goes with the folder
             self.results[process.rank] = process.result()
+            self._returned.append(process.rank)
         except Exception as error:
             what = f"returned what cannot be read here: {type(error).__name__}: {error}"
             self._fail(process, monotonic(), what, "")
@@ -244,7 +252,8 @@ class Ranks:
         for process in late:
             process.ask_for_stack()
         sleep(GRACE)  # all write at the same time
-        return hang({process.rank: process.stack() for process in late}, self._deadline)
+        stacks = {process.rank: process.stack() for process in late}
+        return hang(stacks, self._deadline, self._returned)
 
 
 def _pack(function: Callable[..., Any], arguments: dict[str, Any]) -> bytes:

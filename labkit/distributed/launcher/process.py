@@ -10,6 +10,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import tempfile
 from itertools import takewhile
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
@@ -163,6 +164,13 @@ def _context() -> Any:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
+    except OSError as error:
+        if "too long" not in str(error):
+            raise
+        raise OSError(
+            f"TMPDIR must be a shorter path, such as /tmp, got {tempfile.gettempdir()}: the ranks' "
+            "server listens on a file below it, whose path may have some 100 characters"
+        ) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context

@@ -10,7 +10,7 @@ A rank leads a process group of its own, and ends with it: nothing it has starte
 
 import faulthandler
 import gc
-import io
+import multiprocessing
 import os
 import shutil
 import signal
@@ -26,6 +26,7 @@ from typing import Any
 import torch
 
 from labkit.distributed.launcher import world
+from labkit.distributed.launcher.streams import Printer
 
 
 class Line:
@@ -37,14 +38,14 @@ class Line:
 
     def __init__(self, pipe: "connection.Connection[Any, Any]") -> None:
         self.pipe = pipe
-        # A pipe takes one writer: a data loader's thread may print while the step is told.
-        self._one_at_a_time = threading.Lock()
+        # A pipe takes one writer: a data loader's thread or worker may print in the middle of it.
+        self._one_at_a_time = multiprocessing.Lock()
         self._go = threading.Event()
         self._go.set()
         self._told = perf_counter()
 
     def send(self, *message: Any) -> None:
-        """Send a message, from any thread; plain numbers and texts only."""
+        """Send a message, from any thread or child; plain numbers and texts only."""
         with self._one_at_a_time:
             self.pipe.send(message)
 
@@ -72,29 +73,6 @@ class Line:
                 self._go.set()
 
 
-class Printer(io.TextIOBase):
-    """Standard output or error of a rank: whole lines go to the launcher."""
-
-    def __init__(self, line: Line, kind: str) -> None:
-        self._line, self._kind, self._begun = line, kind, ""
-
-    def write(self, text: str) -> int:
-        """Send the lines that `text` completes."""
-        *lines, self._begun = (self._begun + text).split("\n")
-        for each in lines:
-            self._line.send(self._kind, each)
-        return len(text)
-
-    def finish(self) -> None:
-        """Send what was written since the last end of a line."""
-        if self._begun:
-            self.write("\n")
-
-    def writable(self) -> bool:
-        """Say yes; Python's own base class says no, and some loggers ask."""
-        return True
-
-
 def run(
     pipe: "connection.Connection[Any, Any]",
     work: bytes,
@@ -112,6 +90,9 @@ def run(
         folder: where the ranks meet and leave results; removed when the launcher is gone.
     """
     gc.freeze()  # a collection that walks over the server's objects would copy all their pages
+    if "fork" in multiprocessing.get_all_start_methods():
+        # Else a data loader's workers would come from a server, to which nothing of a cell travels.
+        multiprocessing.set_start_method("fork", force=True)
     line = Line(pipe)
     _leave_with_launcher(line, folder)  # first: from here on nothing can outlive the launcher
     os.environ.clear()  # the server's is of the time when it started
@@ -120,8 +101,8 @@ def run(
     rank = environment["RANK"]
     _tell_the_stack(Path(folder, f"stack-{rank}"))
     # Python's own objects, not file descriptors 1 and 2: C++ libraries keep the launcher's.
-    sys.stdout = printer = Printer(line, "stdout")
-    sys.stderr = warner = Printer(line, "stderr")
+    sys.stdout = printer = Printer(line.send, "stdout")
+    sys.stderr = warner = Printer(line.send, "stderr")
     world.listen(line.tell)
     try:
         _work(work, Path(folder, f"result-{rank}"))

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import count
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -34,6 +35,8 @@ INTERFACE = "GLOO_SOCKET_IFNAME"
 """Environment variable: the network interface that gloo listens on."""
 GRACE = 0.2
 """Seconds that a program waits at its end for gloo's threads, if it has joined others."""
+_worlds = count()
+"""Numbers for the worlds that this process joins; all ranks of `launch` join equally many."""
 _left: list[object] = []
 """Groups that this process has left, so that no model's end frees one: that waits for gloo's
 threads, and one of them may be waiting for Python, to drop a hook. Neither would ever go on."""
@@ -113,12 +116,9 @@ def init() -> Iterator[World]:
         try:
             dist.barrier()  # a rank that exchanges nothing must not leave before all have come
             yield World(rank, size, device)
-        except BaseException:
-            if size == 1:
-                dist.destroy_process_group()
-            raise  # among others, leaving in order would wait for what they will never send
-        _left.append(dist.group.WORLD)  # keeps it alive, see there
-        dist.destroy_process_group()
+        finally:  # after an error as well: whoever catches it may join again
+            _left.extend(dist.distributed_c10d._world.pg_map)  # keeps all alive, see there
+            dist.destroy_process_group()
 
 
 @contextmanager
@@ -135,7 +135,9 @@ def _join(backend: str, rank: int, size: int) -> Iterator[None]:
     store: Any
     # A file and not a port: nobody else on the machine can meet here, or take the place.
     if RENDEZVOUS in os.environ:
-        store = dist.FileStore(os.environ[RENDEZVOUS], size)  # type: ignore[attr-defined]
+        # Each time another one: the file of a world that has ended holds its dead addresses.
+        name = f"{os.environ[RENDEZVOUS]}-{next(_worlds)}"
+        store = dist.FileStore(name, size)  # type: ignore[attr-defined]
     elif size == 1:
         store = dist.HashStore()  # type: ignore[attr-defined]
     else:

@@ -1,6 +1,7 @@
 """Each way in which a rank can fail: it is told, and all ranks end."""
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -24,9 +25,12 @@ from support.ranks import (
     wait_for,
     wait_for_the_others,
 )
+from torch import nn
 
+from labkit import train
 from labkit.distributed import RankError, Ranks, init, launch, tell
 from labkit.distributed.launcher.process import RankProcess
+from labkit.distributed.parallel.data import data_parallel
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("nothing_is_left")]
 
@@ -81,7 +85,8 @@ def test_a_rank_that_is_killed_is_named(name: str) -> None:
 def test_a_rank_that_hangs_shows_where() -> None:
     text = failing(wait_for_the_others, deadline=2)
     first, zero, one = text.split("\n\n")
-    assert first == "rank 0, 1 had not ended after 2 s"
+    remedy = "if that is no hang but long work, raise deadline="
+    assert first == f"rank 0, 1 had not ended after 2 s: {remedy}"
     assert zero.startswith("rank 0 was here:\n") and "in all_reduce" in zero
     assert one.startswith("rank 1 was here:\n") and "in wait_for_the_others" in one
     assert "worker.py" not in text and "forkserver.py" not in text
@@ -94,7 +99,40 @@ def test_only_those_that_hang_are_named() -> None:
         return 1
 
     text = failing(work, deadline=2)
-    assert text.startswith("rank 1 had not ended after 2 s\n\nrank 1 was here:\nnothing is known")
+    first, second = text.split("\n\n")
+    assert first.startswith(
+        "rank 1 had not ended after 2 s, rank 0 had returned: if that is no hang"
+    )
+    assert second.startswith("rank 1 was here:\nnothing is known")
+
+
+@pytest.mark.parametrize(
+    ("batches", "where"),
+    [
+        ([3, 4], "a collective"),  # backward waits, in C++
+        ([3, 4, 4], "a collective"),
+        ([2, 1, 3], "a collective"),
+        (["all_reduce"], "all_reduce"),
+        (["broadcast"], "broadcast"),
+    ],
+)
+def test_a_rank_that_has_returned_is_named_by_those_that_wait(batches: Any, where: str) -> None:
+    def work() -> None:
+        with init() as world:
+            if batches[0] == "all_reduce" and world.rank:
+                dist.all_reduce(torch.ones(1))
+            elif batches[0] == "broadcast" and world.rank:
+                dist.broadcast(torch.ones(1), 0)
+            elif isinstance(batches[0], int):
+                model = data_parallel(nn.Linear(3, 2))
+                data = [(torch.randn(4, 3), torch.zeros(4, dtype=torch.long))]
+                optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+                list(train(model, data * batches[world.rank], optimizer))
+
+    text = failing(work, max(2, len(batches)))
+    first = text.splitlines()[0]
+    waits = rf"rank \d of \d waited in {where} for others, but rank [\d, ]+ had returned: all must"
+    assert re.match(waits, first), text
 
 
 def test_a_rank_that_talks_without_end_is_stopped_too(capsys: pytest.CaptureFixture[str]) -> None:
