@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dis import opmap
 from numbers import Integral
 from typing import NoReturn
 
@@ -66,16 +67,21 @@ def explain(error: Exception, what: str, *given: object) -> NoReturn:
     Raises:
         ValueError: what failed, shapes and dtypes of what was given, and the error itself.
     """
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    module = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
-    ours = module.startswith("labkit.") and type(error) in (TypeError, ValueError)
-    if ours or type(error) not in FOREIGN:
+    if type(error) not in FOREIGN or _is_ours(error):
         raise error
     shown = f" on {', '.join(map(form, given))}" if given else ""
     reason = "; ".join([str(error).partition("\n")[0], *getattr(error, "__notes__", ())])
     raise ValueError(f"{what} failed{shown}: {type(error).__name__}: {reason}") from error
+
+
+def _is_ours(error: Exception) -> bool:
+    """Return whether a `raise` of labkit made it, and not a call that failed in labkit."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or not trace.tb_frame.f_globals.get("__name__", "").startswith("labkit."):
+        return False
+    return trace.tb_frame.f_code.co_code[trace.tb_lasti] == opmap["RAISE_VARARGS"]
 
 
 def form(value: object) -> str:

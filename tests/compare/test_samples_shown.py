@@ -148,6 +148,17 @@ def test_a_bad_line_is_named(tmp_path: Path) -> None:
 # -- what is refused -------------------------------------------------------------------------------
 
 
+def test_an_arm_without_a_name_is_no_baseline() -> None:
+    samples = Samples(("a", "", "c"), (STEP_TIME,))
+    for arm, seconds in (("a", 1.0), ("", 2.0), ("c", 4.0)):
+        for number in range(8):
+            samples.add(arm, STEP_TIME, seconds, round=number)
+    assert samples.verdict("c", over="").estimate.value == 0.5
+    assert samples.verdict("c", over="").baseline == ""
+    assert samples.ratios("c", over="") == [0.5] * 8
+    assert samples.verdict("c").estimate.value == 0.25
+
+
 def test_refuses_what_it_cannot_compare() -> None:
     with pytest.raises(ValueError, match="arms must be different names, at least one"):
         Samples(())

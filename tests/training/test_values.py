@@ -1,7 +1,9 @@
 """Schedules, optimizers, precision policies and recipes: values with laws."""
 
+import math
 from functools import partial
 
+import numpy
 import pytest
 import torch
 from support.common import tiny_data
@@ -10,6 +12,7 @@ from labkit import models
 from labkit.training import (
     SGD,
     AdamW,
+    Precision,
     Recipe,
     classify,
     cosine,
@@ -76,6 +79,16 @@ def test_no_schedule_and_a_single_step() -> None:
         (lambda: SGD(lr=0), "lr must be a positive number, got 0"),
         (lambda: AdamW(lr=-1), "lr"),
         (lambda: SGD(lr=float("nan")), "lr"),
+        (lambda: SGD(lr=0.1, momentum=2), "momentum must lie in 0 … 1"),
+        (lambda: SGD(lr=0.1, momentum=math.nan), "momentum"),
+        (lambda: SGD(lr=0.1, momentum=-1), "momentum"),
+        (lambda: SGD(lr=0.1, weight_decay=-1), "weight_decay must be a number from 0 up, got -1"),
+        (lambda: AdamW(lr=0.1, betas=(math.nan, 0.9)), r"betas\[0\] must lie in 0 … 1"),
+        (lambda: AdamW(lr=0.1, betas=(0.9, 1.0)), r"betas\[1\]"),
+        (lambda: AdamW(lr=0.1, weight_decay=math.inf), "weight_decay"),
+        (lambda: Precision("int8", torch.int8), "dtype must be a floating-point format"),
+        (lambda: unfreeze((("0", math.nan),)), "at must hold numbers from 0 up, got nan for '0'"),
+        (lambda: unfreeze((("0", -0.5),)), "at must hold"),
     ],
 )
 def test_refuses_values_out_of_range(make, message: str) -> None:
@@ -94,6 +107,9 @@ def test_optimizers_are_torch_s_own() -> None:
     adam = AdamW(lr=1e-3).build(model)
     assert isinstance(adam, torch.optim.AdamW)
     assert adam.param_groups[0]["weight_decay"] == 0.01
+    numbers = numpy.float32(0.25), numpy.float64(0.5)
+    of_numpy = SGD(lr=numbers[0], momentum=numbers[1]).build(model).param_groups[0]
+    assert {type(of_numpy[name]) for name in ("lr", "momentum", "weight_decay")} == {float}
 
 
 def test_a_recipe_differs_in_what_it_says() -> None:
@@ -129,11 +145,37 @@ def test_a_recipe_repeats_to_the_bit_and_its_seed_matters() -> None:
         ({"between": [unfreeze(())]}, TypeError, "between must be a tuple"),
         ({"model": models.mlp()}, TypeError, "model must be a function"),
         ({"colour": "red"}, TypeError, "colour"),
+        ({"seed": -1}, ValueError, "seed must be a whole number from 0 to 4294967295, got -1"),
+        ({"seed": 2**32}, ValueError, "seed must be"),
     ],
 )
 def test_a_recipe_refuses(changes: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         Recipe(models.convnet, tiny_data(40, size=28), batch_size=8).but(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"model": lambda: 3}, TypeError, r"model\(\) must make a module, made int"),
+        ({"model": models.ConvNet}, ValueError, r"model\(\) failed: TypeError: .*3 required"),
+        ({"optimizer": SGD}, ValueError, r"optimizer.build\(model\) failed: TypeError: .*missing"),
+        ({"device": "tpu"}, ValueError, "device must be one of this machine, got 'tpu'"),
+        ({"schedule": cosine}, ValueError, "schedule must give a number from 0 up, gave cosine"),
+    ],
+)
+def test_a_recipe_whose_parts_fail_says_which(
+    changes: dict, error: type[Exception], message: str
+) -> None:
+    recipe = Recipe(models.convnet, tiny_data(40, size=28), batch_size=8).but(**changes)
+    with pytest.raises(error, match=message):
+        list(recipe.training())
+
+
+def test_numbers_of_numpy_make_the_same_recipe() -> None:
+    base = Recipe(models.convnet, tiny_data(40, size=28), batch_size=8, steps=3)
+    assert base.differences(base.but(batch_size=numpy.int64(8), steps=numpy.int32(3))) == ()
+    assert base.differences(base.but(clip=numpy.float64(1))) == ("clip",)
 
 
 def test_accuracy_counts_right_answers_and_restores_the_mode() -> None:
