@@ -15,14 +15,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 
 from labkit.checks import check_positive_int
 
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of Binder and other containers
+# Where Linux keeps the limits of containers, and in which control groups this process is.
+CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,9 +92,32 @@ def instruction_set() -> str:
             ("_is_avx512_bf16_supported", "AVX512 bf16"),
             ("_is_amx_tile_supported", "AMX bf16"),
         )
-        if getattr(torch.cpu, check, lambda: False)()
+        if getattr(torch.cpu, check, lambda: False)() and not ("int8" in label and int8_saturates())
     ]
     return ", ".join([torch.backends.cpu.get_cpu_capability(), *supported])
+
+
+@cache
+def int8_saturates() -> bool:
+    """Say whether the int8 kernels here lose large sums: False where there are no such kernels.
+
+    VNNI adds four products of 8 bits into 32 bits. Without it (laptops until about 2020, AMD until
+    Zen 3), two products are added in 16 bits, and a sum above 32,767 becomes 32,767. Two products
+    of 255 x 127 are 64,770. What a processor is called does not tell which kernel runs, so one is
+    run, on the largest numbers there are, and compared with the sum by hand.
+    """
+    inputs, outputs, largest = 64, 16, (255, 127)
+    x = torch.full((8, inputs), largest[0], dtype=torch.uint8)
+    weight = torch.full((outputs, inputs), largest[1], dtype=torch.int8)
+    one, zero = torch.ones(outputs), torch.zeros(outputs, dtype=torch.int32)
+    try:
+        packed = torch.ops.onednn.qlinear_prepack(weight, list(x.shape))
+        sums = torch.ops.onednn.qlinear_pointwise(
+            x, 1.0, 0, packed, one, zero, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+    except (AttributeError, RuntimeError):  # a build of torch without oneDNN, or not for x86
+        return False
+    return bool((sums != inputs * largest[0] * largest[1]).any())
 
 
 @contextmanager
@@ -125,19 +149,58 @@ def _version(package: str) -> str:
 
 
 def cores() -> int:
-    """Return how many cores this process may use: a container can have fewer than its machine."""
+    """Return how many cores this process may use: a container can have fewer than its machine.
+
+    What a limit on processor time leaves is rounded down, as a thread too many is stopped again and
+    again: half a processor is one core, and so are one and a half.
+    """
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        allowed = len(os.sched_getaffinity(0))
+    else:
+        allowed = os.cpu_count() or 1
+    for group in _control_groups("cpu"):
+        for files in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):  # version 2, and 1
+            numbers = [number for name in files for number in _numbers(group / name)]
+            if len(numbers) == 2 and min(numbers) > 0:  # no limit is "max", or -1
+                allowed = min(allowed, numbers[0] // numbers[1])
+    return max(1, allowed)
 
 
-@cache
 def _memory_bytes() -> int:
     import psutil
 
-    total: int = psutil.virtual_memory().total
-    text = CGROUP_LIMIT.read_text().strip() if CGROUP_LIMIT.is_file() else "max"
-    return min(total, int(text)) if text.isdigit() else total
+    limits = [
+        number
+        for group in _control_groups("memory")
+        for name in ("memory.max", "memory.limit_in_bytes")
+        for number in _numbers(group / name)
+    ]
+    return min([int(psutil.virtual_memory().total), *limits])
+
+
+def _control_groups(controller: str) -> list[Path]:
+    """The folders of the groups that this process is in: its own, and those around it.
+
+    Version 2 has one tree for all controllers, version 1 a tree for each or for some together. A
+    container may see its own group as the top of the tree, under a path that only its host knows.
+    """
+    folders = []
+    for line in MEMBERSHIP.read_text().splitlines() if MEMBERSHIP.is_file() else ():
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        tops = {CGROUPS / controllers, CGROUPS / controller} if controllers else {CGROUPS}
+        inside = PurePosixPath(path.lstrip("/"))
+        folders += [top / part for top in tops for part in (inside, *inside.parents)]
+    return folders
+
+
+def _numbers(file: Path) -> list[int]:
+    """The whole numbers in a file, none if it cannot be read."""
+    try:
+        return [int(word) for word in file.read_text().split() if word.lstrip("-").isdigit()]
+    except OSError:
+        return []
 
 
 @cache

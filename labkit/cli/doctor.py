@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import Literal
 
 from labkit.cli import install
+from labkit.compression.quantize import int8_kernels
+from labkit.compression.quantize.lowering import SATURATING
 from labkit.data.files import data_root, expected_hashes
 from labkit.facts import Facts, machine_facts
 from labkit.files import clone, results_folder, sha256
 
 MEMORY_GIB_NEEDED = 1.5  # a notebook peaks at 1.2 GB, JupyterLab takes 0.2
+NARROW = ("avx2", "avx-vnni")  # oneDNN's kernels of 256 bits; oneDNN's issue 6035
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,9 @@ def report(checks: Sequence[Check]) -> str:
 def collect() -> Iterator[Check]:
     """Look at this machine and yield all checks, the machine first."""
     facts = machine_facts()
-    yield check_cores(facts)
+    yield check_cores(facts, os.cpu_count() or 1)
     yield check_memory(facts)
-    yield from check_numbers(facts)
+    yield from check_numbers(facts, int8_kernels())
     yield check_device(facts)
     yield check_python(sys.version_info[:2])
     requirements = importlib.metadata.requires("labkit") if _version("labkit") else None
@@ -75,9 +78,19 @@ def collect() -> Iterator[Check]:
     yield check_browser(_browser())
 
 
-def check_cores(facts: Facts) -> Check:
-    """One core is enough, but then the browser's work shows up in the measurements."""
+def check_cores(facts: Facts, machine: int = 0) -> Check:
+    """One core is enough, but then the browser's work shows up in the measurements.
+
+    Args:
+        facts: of this machine.
+        machine: how many cores it has, whoever may use them.
+    """
     found = f"{facts.processor}, {facts.cores} cores, torch uses {facts.threads} threads"
+    if facts.cores < machine:
+        found += f"; the machine has {machine}, a limit (of a container, say) allows {facts.cores}"
+    if facts.threads > facts.cores:
+        advice = f"threads beyond the limit are stopped: export OMP_NUM_THREADS={facts.cores}"
+        return Check("processor", "note", found, advice)
     if facts.cores < 2:
         advice = "timings share the core with the browser: expect wider intervals"
         return Check("processor", "note", found, advice)
@@ -93,8 +106,13 @@ def check_memory(facts: Facts) -> Check:
     return Check("memory", "ok", found)
 
 
-def check_numbers(facts: Facts) -> Iterator[Check]:
-    """Which number formats this processor has instructions for."""
+def check_numbers(facts: Facts, kernels: str) -> Iterator[Check]:
+    """Which number formats this processor has instructions for, and what they cannot do.
+
+    Args:
+        facts: of this machine.
+        kernels: what `int8_kernels` names.
+    """
     if facts.device.startswith("cuda"):
         yield Check("bf16, int8", "ok", "tensor cores of the GPU, see notebook 03")
         return
@@ -104,10 +122,18 @@ def check_numbers(facts: Facts) -> Iterator[Check]:
     else:
         how = "instructions, but no matrix unit" if "bf16" in units else "emulated in fp32"
         yield Check("bf16", "note", f"{how} ({units})", "may be slower than fp32: measure it")
-    if "int8" in units:
-        yield Check("int8", "ok", "instructions (VNNI)")
+    if not kernels:
+        yield Check(
+            "int8", "note", f"no kernels for it ({units})", "smaller files, no faster models"
+        )
+    elif kernels in SATURATING:
+        found = f"{kernels}: kernels add pairs of products in 16 bits, so weights get 7 bits"
+        yield Check("int8", "note", found, "less accurate and less fast than with VNNI: measure it")
     else:
-        yield Check("int8", "note", f"no instructions known ({units})", "measure it")
+        yield Check("int8", "ok", f"{kernels}: kernels add products in 32 bits")
+    if kernels in NARROW:
+        found = "torch corrupts memory in backward of 1x1, strided, channels_last, 2 to 7 inputs"
+        yield Check("convolutions", "note", found, "give such a layer 8 input channels or more")
 
 
 def check_device(facts: Facts) -> Check:

@@ -28,8 +28,8 @@ def facts(**changes):
     return dataclasses.replace(FACTS, **changes)
 
 
-def numbers(**changes):
-    return [check.status for check in doctor.check_numbers(facts(**changes))]
+def numbers(kernels="amx-int8", **changes):
+    return [check.status for check in doctor.check_numbers(facts(**changes), kernels)]
 
 
 @pytest.mark.parametrize(
@@ -78,9 +78,24 @@ def test_checks(check, status):
 
 def test_number_formats():
     assert numbers() == ["ok", "ok"]
-    assert numbers(instructions="AVX512, VNNI int8, AVX512 bf16") == ["note", "ok"]
-    assert numbers(instructions="AVX2") == ["note", "note"]
+    assert numbers("avx512-vnni", instructions="AVX512, AVX512 bf16") == ["note", "ok"]
+    assert numbers("avx512", instructions="AVX512") == ["note", "note"]
+    assert numbers("", instructions="arm64") == ["note", "note"]
     assert numbers(device="cuda") == ["ok"]
+
+
+@pytest.mark.parametrize(("kernels", "status"), [("avx2", "note"), ("avx-vnni", "ok")])
+def test_narrow_processors_are_told_what_breaks(kernels, status):
+    bf16, int8, convolutions = doctor.check_numbers(facts(instructions="AVX2"), kernels)
+    assert (bf16.status, int8.status, convolutions.status) == ("note", status, "note")
+    assert ("7 bits" in int8.found) == (status == "note") and "1x1" in convolutions.found
+
+
+def test_cores_that_a_container_takes_away_are_told():
+    limited = doctor.check_cores(facts(cores=1, threads=4), machine=8)
+    assert limited.status == "note" and "the machine has 8" in limited.found
+    assert "OMP_NUM_THREADS=1" in limited.advice
+    assert doctor.check_cores(facts(), machine=4).found == doctor.check_cores(FACTS).found
 
 
 def test_the_report_is_one_screen_and_counts_problems():

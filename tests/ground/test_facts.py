@@ -6,8 +6,11 @@ import os
 import random
 import socket
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy
+import psutil
 import pytest
 import torch
 
@@ -36,18 +39,94 @@ def test_facts_tell_no_host_no_user_and_no_path() -> None:
     assert f" {getpass.getuser()} " not in words
 
 
-def test_a_container_s_limit_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    limit = tmp_path / "memory.max"
-    limit.write_text(str(2**30))
-    monkeypatch.setattr(facts, "CGROUP_LIMIT", limit)
-    facts._memory_bytes.cache_clear()
+ABOVE = "1:name=systemd:/\n"
+GROUPS = {  # what the kernel says, what stands in the files, cores and memory that follow
+    "version 2, own group at the top": (
+        "0::/\n",
+        {"cpu.max": "50000 100000", "memory.max": "1073741824"},
+        (1, 1.0),
+    ),
+    "version 2, no limit": ("0::/\n", {"cpu.max": "max 100000", "memory.max": "max"}, (8, 64.0)),
+    "version 2, the group around it is limited": (
+        "0::/kubepods/pod/one\n",
+        {"kubepods/pod/cpu.max": "350000 100000", "kubepods/pod/one/memory.max": "2147483648"},
+        (3, 2.0),
+    ),
+    "version 1, a tree for two controllers": (
+        ABOVE + "4:cpu,cpuacct:/docker/abc\n3:memory:/docker/abc\n",
+        {
+            "cpu,cpuacct/docker/abc/cpu.cfs_quota_us": "50000",
+            "cpu,cpuacct/docker/abc/cpu.cfs_period_us": "100000",
+            "memory/docker/abc/memory.limit_in_bytes": "536870912",
+        },
+        (1, 0.5),
+    ),
+    "version 1, own group at the top": (
+        ABOVE + "4:cpu,cpuacct:/docker/abc\n3:memory:/docker/abc\n",
+        {
+            "cpu/cpu.cfs_quota_us": "200000",
+            "cpu/cpu.cfs_period_us": "100000",
+            "memory/memory.limit_in_bytes": "9223372036854771712",
+        },
+        (2, 64.0),
+    ),
+    "version 1, no limit": (
+        "4:cpu:/\n",
+        {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"},
+        (8, 64.0),
+    ),
+    "no groups at all": (None, {}, (8, 64.0)),
+}
+
+
+@pytest.mark.parametrize(("told", "files", "wanted"), GROUPS.values(), ids=GROUPS)
+def test_limits_of_containers_count(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    told: str | None,
+    files: dict[str, str],
+    wanted: tuple[int, float],
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=64 * 2**30))
+    monkeypatch.setattr(facts, "CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(facts, "MEMBERSHIP", tmp_path / "membership")
+    if told is not None:
+        (tmp_path / "membership").write_text(told)
+    for name, text in files.items():
+        path = tmp_path / "groups" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    found = facts.machine_facts()
+    assert (found.cores, found.memory_gib) == wanted
+
+
+def test_int8_kernels_are_asked_and_not_the_processor_s_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = []
+
+    def saturating(x: Any, *rest: Any) -> torch.Tensor:
+        answers.append(min(32_767, 2 * 255 * 127) * x.shape[1] / 2)
+        return torch.full((len(x), 16), answers[-1])
+
+    facts.int8_saturates.cache_clear()
+    here = facts.int8_saturates()
+    assert ("VNNI" in facts.instruction_set()) <= (not here)
+    monkeypatch.setattr(
+        facts.torch.ops,
+        "onednn",
+        SimpleNamespace(qlinear_prepack=lambda *_: None, qlinear_pointwise=saturating),
+    )
+    facts.int8_saturates.cache_clear()
     try:
-        assert facts.machine_facts().memory_gib == 1.0
-        limit.write_text("max\n")
-        facts._memory_bytes.cache_clear()
-        assert facts.machine_facts().memory_gib > 1.0
+        assert facts.int8_saturates() and facts.int8_saturates() and len(answers) == 1
+        assert "VNNI" not in facts.instruction_set()
+        monkeypatch.setattr(facts.torch.ops, "onednn", SimpleNamespace())  # not built for x86
+        facts.int8_saturates.cache_clear()
+        assert not facts.int8_saturates()
     finally:
-        facts._memory_bytes.cache_clear()
+        facts.int8_saturates.cache_clear()
 
 
 def test_threads_are_pinned_and_given_back_also_after_an_error() -> None:

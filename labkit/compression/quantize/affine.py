@@ -53,6 +53,15 @@ class Grid:
             )
         if (self.dim is None) != (self.scale.ndim == 0):
             raise ValueError(f"dim must be given just for scales by channel, got {self.dim}")
+        if not (self.scale.isfinite() & (self.scale > 0)).all():
+            raise ValueError(f"scale must be finite and above zero, got {self.scale}")
+        zero, low, high = self.zero_point, self.low, self.high
+        whole = not zero.is_floating_point() and isinstance(low, int) and isinstance(high, int)
+        if not (whole and low < high and ((zero >= low) & (zero <= high)).all()):
+            raise ValueError(
+                "low, high and zero_point must be whole numbers with low <= zero_point <= high, "
+                f"got {low}, {high} and {zero}"
+            )
 
     def along(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
         """Return scale and zero point in a shape that broadcasts over `tensor`.
@@ -121,7 +130,7 @@ def grid_of(tensor: Tensor, bits: int = 8, symmetric: bool = False, dim: int | N
     tensor = tensor.detach()
     if dim is None:
         return grid(tensor.amin(), tensor.amax(), bits, symmetric)
-    if not -tensor.ndim <= dim < tensor.ndim:
+    if isinstance(dim, bool) or not -tensor.ndim <= dim < tensor.ndim:
         raise ValueError(f"dim must be a dimension of shape {tuple(tensor.shape)}, got {dim}")
     slices = tensor.movedim(dim, 0).flatten(1) if tensor.ndim > 1 else tensor[:, None]
     return replace(grid(slices.amin(1), slices.amax(1), bits, symmetric), dim=dim)
@@ -138,9 +147,14 @@ def to_integers(tensor: Tensor, grid: Grid) -> Tensor:
 
 
 def to_floats(integers: Tensor, grid: Grid) -> Tensor:
-    """Return (integers - zero point) * scale, in the scale's dtype."""
-    scale, zero_point = grid.along(integers)
-    return (integers - zero_point).to(scale.dtype) * scale
+    """Return (integers - zero point) * scale, in the scale's dtype.
+
+    Raises:
+        ValueError: integers that are none, or lie outside the grid; other channels than the grid's.
+    """
+    if integers.is_floating_point() or ((integers < grid.low) | (integers > grid.high)).any():
+        raise ValueError(f"integers must be whole numbers from {grid.low} to {grid.high}")
+    return _floats(integers, grid)
 
 
 def round_trip(tensor: Tensor, grid: Grid) -> Tensor:
@@ -174,13 +188,21 @@ def integer_linear(
         The product runs on the CPU, as torch has none for int32 elsewhere.
 
     Raises:
-        ValueError: a grid by another dimension, or so many inputs that int32 could overflow.
+        ValueError: a grid by another dimension, shapes that do not fit, or so many inputs that
+            int32 could overflow.
     """
     if x_grid.dim is not None or weight_grid.dim not in (None, 0):
         raise ValueError(
             "x_grid must hold one scale and weight_grid one or one by output (dim 0), "
             f"got dim {x_grid.dim} and {weight_grid.dim}"
         )
+    if weight.ndim != 2 or x.shape[-1:] != weight.shape[1:]:
+        raise ValueError(
+            "x must be (..., inputs) and weight (outputs, inputs), "
+            f"got {tuple(x.shape)} and {tuple(weight.shape)}"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias must be ({len(weight)},), got {tuple(bias.shape)}")
     inputs = weight.shape[1]
     if inputs > (longest := LARGEST // (_reach(x_grid) * _reach(weight_grid))):
         raise ValueError(f"int32 holds any sum of {longest} products at most, got {inputs} inputs")
@@ -199,12 +221,17 @@ class _RoundTrip(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             places = _places(tensor, grid)
             ctx.save_for_backward((places >= grid.low) & (places <= grid.high))
-        return to_floats(to_integers(tensor, grid), grid)
+        return _floats(to_integers(tensor, grid), grid)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (inside,) = ctx.saved_tensors
         return gradients[0] * inside, None
+
+
+def _floats(integers: Tensor, grid: Grid) -> Tensor:
+    scale, zero_point = grid.along(integers)
+    return (integers - zero_point).to(scale.dtype) * scale
 
 
 def _places(tensor: Tensor, grid: Grid) -> Tensor:

@@ -18,7 +18,6 @@ Source: Jacob et al., "Quantization and Training of Neural Networks for Efficien
 Integer-Arithmetic-Only Inference", 2017.
 """
 
-import copy
 from collections.abc import Collection
 
 from torch import Tensor, nn
@@ -28,7 +27,7 @@ from torch.nn.utils.parametrize import (
     type_before_parametrizations,
 )
 
-from labkit.compression.checks import check_model
+from labkit.compression.checks import copied
 from labkit.compression.quantize.affine import grid_of, round_trip
 from labkit.compression.quantize.weight_only import (
     check_bits_and_group,
@@ -55,10 +54,10 @@ def aware(
         TypeError, ValueError: as `weights`.
     """
     check_bits_and_group(bits, group)
-    copied = copy.deepcopy(model)
-    for layer, name in quantizable(copied, keep_float).values():
+    trained = copied(model)
+    for layer, name in quantizable(trained, keep_float).values():
         register_parametrization(layer, name, RoundedWeight(bits, group))
-    return copied
+    return trained
 
 
 def finish(model: nn.Module) -> nn.Module:
@@ -70,9 +69,8 @@ def finish(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: the model rounds no weight.
     """
-    check_model(model)
-    copied = copy.deepcopy(model)
-    rounding_layers = [layer for layer in copied.modules() if _rounded(layer)]
+    finished = copied(model)
+    rounding_layers = [layer for layer in finished.modules() if _rounded(layer)]
     if not rounding_layers:
         raise ValueError("model rounds no weight: make it with quantize.aware first")
     for layer in rounding_layers:
@@ -83,7 +81,7 @@ def finish(model: nn.Module) -> nn.Module:
         for name, weight, rounding in rounded:
             layer.register_buffer(name, weight)
             store(layer, name, rounding.bits, rounding.group)
-    return copied
+    return finished
 
 
 class RoundedWeight(nn.Module):

@@ -35,7 +35,7 @@ def dynamic(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> Int8Model
     inputs = example if isinstance(example, tuple) else (example,)
     if not inputs or not all(torch.is_tensor(x) and x.ndim > 0 for x in inputs):
         raise ValueError("example must be a tensor or a tuple of tensors, each with a batch")
-    return Int8Model(convert(model, [inputs], dynamic_quantizer(), "dynamic", ()))
+    return Int8Model(*convert(model, [inputs], dynamic_quantizer(), "dynamic", ()))
 
 
 def dynamic_quantizer() -> object:
@@ -50,4 +50,4 @@ def dynamic_quantizer() -> object:
         observer_or_fake_quant_ctr=torchao.PlaceholderObserver.with_args(),
     )
     config = torchao.QuantizationConfig(activations, activations, weight_spec(), None, False)
-    return torchao.X86InductorQuantizer().set_function_type_qconfig(F.linear, config)
+    return torchao.Quantizer().set_function_type_qconfig(F.linear, config)

@@ -9,22 +9,24 @@ What cannot be traced is refused: a forward that branches on the values of tenso
 returns something else than one tensor.
 """
 
-import copy
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
-from labkit.compression.checks import check_model
+from labkit.compression.agreement import decibels
+from labkit.compression.checks import check_model, copied
+from labkit.compression.quantize.lowering import weight_bits
+from labkit.compression.quantize.rewriting import LAYERS, rewrite
 from labkit.compression.quantize.torchao_import import pt2e
 
-aten = torch.ops.aten
 STATIC_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
-PRODUCTS = (aten.conv1d.default, aten.conv2d.default, aten.linear.default)
+FEW = 32  # examples of the first batch that graphs are made and compared with
+FOLDED = 60.0  # decibels; a fold rounds float32 in another order, which leaves 100 and more
 Inputs = tuple[Tensor, ...]
 
 
@@ -34,11 +36,12 @@ class Reference:
 
     Args:
         graph: of "quantize, dequantize, compute".
-        inputs: what it was exported with.
+        inputs: what it was exported with, some of the first batch.
         kind: "static" or "dynamic".
         architecture: class name of the float model.
         keep_float: names of the modules that were left in float.
         names: attribute of the graph -> a name made of the float model's own names.
+        weight_bits: how many bits of int8 the weights use.
     """
 
     graph: fx.GraphModule
@@ -47,32 +50,44 @@ class Reference:
     architecture: str
     keep_float: tuple[str, ...]
     names: dict[str, str]
+    weight_bits: int
 
 
 def convert(
     model: nn.Module, batches: Iterable[Inputs], quantizer: Any, kind: str, keep: tuple[str, ...]
-) -> Reference:
-    """Export, observe over `batches` (at least one), and put the roundings in."""
+) -> tuple[Reference, Tensor]:
+    """Export, observe over `batches` (at least one), and put the roundings in.
+
+    Returns:
+        The model before lowering, and what the float model answers to its `inputs`.
+
+    Raises:
+        ValueError: as `export`; torchao cannot quantize the graph, or folding its norms makes
+            another function of it.
+    """
     batches = iter(batches)  # may be a generator: what shows the shapes is calibrated on as well
-    first = next(batches)
-    graph = export(model, first)
+    first, name = next(batches), type(model).__name__
+    few = tuple(x[:FEW] for x in _two(first))
+    graph = export(model, few)
+    rewrite(graph)
     weights = _weights(graph)  # now, as folding and converting rename what they touch
-    for name in keep:
-        quantizer.set_module_name_qconfig(name, None)
-    for node in graph.graph.nodes:
-        if node.target is aten.linear.default:  # so that those in torch's attention are found
-            node.meta["source_fn_stack"] = [(node.name, nn.Linear)]
+    for module in keep:
+        quantizer.set_module_name_qconfig(module, None)
     # torchao draws random examples for the patterns that it looks for
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        prepared = pt2e().prepare_pt2e(graph, quantizer)
-        for inputs in chain([first], batches):
+        answers, unfolded = graph(*few), graph(*first)
+        with explained(f"{name} cannot be quantized by torchao"):
+            prepared = pt2e().prepare_pt2e(graph, quantizer)
+        check_same(f"{name} with its norms folded", unfolded, prepared(*first), FOLDED)
+        for inputs in batches:
             prepared(*inputs)
-        converted = pt2e().convert_pt2e(prepared)
+        with explained(f"{name} cannot be quantized by torchao"):
+            converted = pt2e().convert_pt2e(prepared)
     names = _names(converted, weights)
-    if not any(name.endswith(".int8") for name in names.values()):
+    if not any(stored.endswith(".int8") for stored in names.values()):
         layers = "linear layers" if kind == "dynamic" else "convolutions and linear layers"
-        raise ValueError(f"{type(model).__name__} has no {layers} to quantize")
-    return Reference(converted, _two(first), kind, type(model).__name__, keep, names)
+        raise ValueError(f"{name} has no {layers} to quantize")
+    return Reference(converted, few, kind, name, keep, names, weight_bits()), answers
 
 
 def export(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
@@ -83,20 +98,37 @@ def export(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
         ValueError: the model is not float32 on the CPU, cannot be traced, is tied to a batch size,
             or does not return one tensor.
     """
-    check_model(model)
+    model, name = copied(model).eval(), type(model).__name__
     _check_dtype_and_device(model)
-    name = type(model).__name__
-    model, inputs = copy.deepcopy(model).eval(), _two(inputs)
-    try:
+    with explained(f"{name} cannot be traced by torch.export, which quantization needs"):
         program = torch.export.export(model, inputs, dynamic_shapes=any_batch(inputs), strict=True)
-    except Exception as error:  # torch raises many kinds, and forward may raise any
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ValueError(
-            f"{name} cannot be traced by torch.export, which quantization needs: {reason}"
-        ) from error
     _check_program(program, name)
     graph: fx.GraphModule = program.module()
     return graph
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turn whatever a library raises inside into a ValueError of one line that says what failed."""
+    try:
+        yield
+    except Exception as error:  # torch raises many kinds, and forward may raise any
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{what}: {reason}") from error
+
+
+def check_same(what: str, wanted: Tensor, got: Tensor, enough: float) -> None:
+    """Raise a ValueError unless two graphs of one function agree, in decibels.
+
+    Looked at are the numbers that are finite: a mask may well hold infinities.
+    """
+    fine = wanted.isfinite()
+    heard = decibels(wanted[fine], got[fine])
+    if not heard >= enough:
+        raise ValueError(
+            f"{what} is another function: its answers to the first batch have {heard:.1f} dB "
+            f"against those before, where {enough:.1f} are due"
+        )
 
 
 def any_batch(inputs: Inputs) -> Any:
@@ -115,12 +147,13 @@ def check_keep_float(model: nn.Module, keep_float: Collection[str]) -> tuple[str
     if isinstance(keep_float, str):
         raise TypeError(f"keep_float must be a collection of names, got the string {keep_float!r}")
     names = [name for name, _ in model.named_modules() if name]
-    if unknown := sorted(set(keep_float) - set(names)):
+    kept = set(keep_float)  # may be a generator, which can be read once
+    if unknown := sorted(map(repr, kept - set(names))):
         raise ValueError(
-            f"keep_float names no module of the model: {', '.join(map(repr, unknown))}; "
+            f"keep_float names no module of the model: {', '.join(unknown)}; "
             f"there are {', '.join(names)}"
         )
-    return tuple(sorted(keep_float))
+    return tuple(sorted(kept))
 
 
 def _two(inputs: Inputs) -> Inputs:
@@ -133,7 +166,7 @@ def _weights(graph: fx.GraphModule) -> dict[str, str]:
     return {
         node.name: str(node.args[1].target)
         for node in graph.graph.nodes
-        if node.target in PRODUCTS and node.args[1].op == "get_attr"
+        if node.target in LAYERS and node.args[1].op == "get_attr"
     }
 
 

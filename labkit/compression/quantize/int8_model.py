@@ -8,9 +8,12 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, fx, nn
 
-from labkit.compression.quantize.exported import Reference, any_batch
-from labkit.compression.quantize.lowering import int8_kernels, lower
+from labkit.compression.agreement import decibels
+from labkit.compression.quantize.exported import Reference, any_batch, check_same, explained
+from labkit.compression.quantize.lowering import int8_kernels, lower, weight_bits
 from labkit.compression.quantize.rounding import round_in_pieces
+
+KERNELS = 40.0  # decibels that kernels have against the graph they stand for, or better
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,21 +44,27 @@ class Int8Model(nn.Module):
 
     Args:
         reference: the quantized model before lowering.
+        answers: of the float model to the reference's inputs; the kernels are held against them.
 
     Attributes:
         reference: the same; its graph says what the kernels compute.
         graph: what runs: int8 kernels, or the reference's operations where there are none.
+
+    Raises:
+        ValueError: the graph cannot be lowered, or is another function afterwards.
     """
 
-    def __init__(self, reference: Reference) -> None:
+    def __init__(self, reference: Reference, answers: Tensor | None = None) -> None:
         super().__init__()
         inputs = reference.inputs
         if int8_kernels():
-            with torch.no_grad():
+            with torch.no_grad(), explained(f"{reference.architecture} cannot run in int8 kernels"):
                 graph = lower(reference.graph, inputs, any_batch(inputs))
         else:  # another graph over the same weights
             graph = fx.GraphModule(reference.graph, copy.deepcopy(reference.graph.graph))
         round_in_pieces(graph)
+        if answers is not None:
+            _check_kernels(reference, graph, answers)
         self._takes = _signature(inputs)
         self._graphs = _Graphs(reference, graph)
         self.eval()
@@ -86,7 +95,23 @@ class Int8Model(nn.Module):
     def extra_repr(self) -> str:
         """Return what it is made of, for `print(model)`."""
         kernels = int8_kernels() or "no int8 kernels"
-        return f"{self.reference.kind} int8 {self.reference.architecture}, {kernels}"
+        few = f", weights in {bits} bits" if (bits := weight_bits()) < 8 else ""
+        return f"{self.reference.kind} int8 {self.reference.architecture}, {kernels}{few}"
+
+
+@torch.no_grad()
+def _check_kernels(reference: Reference, graph: fx.GraphModule, answers: Tensor) -> None:
+    """Hold the kernels against the reference: their distance must be less than the rounding's own.
+
+    Sums in another order flip some roundings, and a deep network can make much of a flip. It makes
+    as much of the rounding itself, so what that did to the answers is the measure.
+    """
+    rounded = reference.graph(*reference.inputs)
+    if rounded.is_floating_point():  # not the number of a class, say
+        enough = min(KERNELS, decibels(answers, rounded))
+        check_same(
+            f"{reference.architecture} in int8 kernels", rounded, graph(*reference.inputs), enough
+        )
 
 
 def _signature(inputs: Sequence[Tensor]) -> list[tuple[torch.Size, torch.dtype]]:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from labkit.compression.quantize.lowering import int8_kernels
+from labkit.compression.quantize.lowering import SATURATING, int8_kernels
 from labkit.measure import Ceiling, flops, predict_seconds, traffic
 
 VECTOR_GAIN = 4.0  # four bytes where one float32 was
+SATURATING_GAIN = 4 / 3  # as many, by three instructions: without VNNI there is no single one
 MATRIX_GAIN = 2.0  # of AMX over its own bf16
 
 
@@ -41,6 +42,11 @@ class Int8Limits:
         """How many times faster int8 can be by this."""
         return self.fp32 / self.int8
 
+    @property
+    def weight_bits(self) -> int:
+        """How many bits weights can have, so that no sum is too large for the instructions."""
+        return 7 if self.kernels in SATURATING else 8
+
 
 @torch.no_grad()
 def int8_limits(
@@ -50,7 +56,7 @@ def int8_limits(
 
     No probe of the roof multiplies int8, so its rate is what instructions promise: matrix units
     (AMX) make twice as many int8 as bf16 products, vector instructions four times as many as fp32
-    products. Without any, int8 counts like fp32.
+    products, in three steps instead of one without VNNI. Without any, int8 counts like fp32.
 
     Args:
         model: float32, in evaluation mode.
@@ -62,6 +68,8 @@ def int8_limits(
     operations, moved = flops(lambda: model(inputs)), traffic(lambda: model(inputs))
     if "amx" in kernels and "bf16" in roof.convolution:
         rate = MATRIX_GAIN * roof.peak("bf16") / roof.peak("fp32")
+    elif kernels in SATURATING:
+        rate = SATURATING_GAIN
     else:
         rate = VECTOR_GAIN if kernels else 1.0
     computing = predict_seconds(operations / rate, 0, roof)

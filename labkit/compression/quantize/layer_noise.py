@@ -16,7 +16,6 @@ Source: "signal to quantization noise" and its 6 dB a bit are Bennett's, "Spectr
 Signals", 1948.
 """
 
-import copy
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from labkit.compression.agreement import in_decibels
-from labkit.compression.checks import check_model
+from labkit.compression.checks import copied
 from labkit.compression.quantize.affine import Grid, grid, grid_of, round_trip
 from labkit.compression.quantize.exported import STATIC_LAYERS
 from labkit.compression.quantize.ranges import RANGES, check_ranges
@@ -73,9 +72,8 @@ def layer_errors(
         ValueError: `ranges` or `bits` is not known, `batches` is empty, or the model calls no such
             layer.
     """
-    check_model(model)
     check_ranges(ranges)
-    looked_at = copy.deepcopy(model).eval()
+    looked_at = copied(model).eval()
     inputs = _inputs(looked_at, batches)
     return [
         _error(name, layer, inputs[layer], bits, ranges)

@@ -18,11 +18,13 @@ things, each found with a test that fails without it:
 only, and why a test counts the kernels that come out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+
+from labkit.facts import int8_saturates
 
 aten = torch.ops.aten
 VIEWS = (aten.view.default, aten._unsafe_view.default)
@@ -35,19 +37,64 @@ CONTIGUOUS = {
     "onednn.qlinear_pointwise.binary_tensor": ((0, 6), ROWS),
     "onednn.qconv2d_pointwise.binary": ((6,), CHANNELS_LAST),
 }
-KERNELS = {"amx_int8": "amx-int8", "avx512_vnni": "avx512-vnni", "avx_vnni": "avx-vnni"}
+
+Call = Callable[..., fx.Node]  # (operation, *arguments) -> a node
+
+
+def _hardtanh(call: Call, x: fx.Node, low: float = -1.0, high: float = 1.0) -> fx.Node:
+    return call(aten.clamp_max.default, call(aten.clamp_min.default, x, low), high)
+
+
+def _hardswish(call: Call, x: fx.Node) -> fx.Node:
+    up_to_six = _hardtanh(call, call(aten.add.Tensor, x, 3), 0, 6)
+    return call(aten.div.Tensor, call(aten.mul.Tensor, x, up_to_six), 6)
+
+
+def _silu(call: Call, x: fx.Node) -> fx.Node:
+    power = call(aten.exp.default, call(aten.neg.default, x))
+    return call(aten.div.Tensor, x, call(aten.add.Tensor, power, 1))
+
+
+CURVES: dict[Any, Call] = {
+    aten.hardtanh.default: _hardtanh,
+    aten.hardswish.default: _hardswish,
+    aten.silu.default: _silu,
+}
+SATURATING = ("avx512", "avx2")
 
 
 def int8_kernels() -> str:
-    """Return the best int8 instructions of this processor that the lowered graph would use.
+    """Return the int8 instructions that the lowered graph uses on this processor.
 
     Returns:
-        "amx-int8", "avx512-vnni", "avx-vnni", or "" where there are none: then a quantized model
-        is smaller and right, and slower than the float one. The lowering knows x86 only.
+        "amx-int8", "avx512-vnni" or "avx-vnni", which add products in 32 bits; "avx512" or "avx2",
+        which add pairs of them in 16 bits, so that weights get 7 bits (see `weight_bits`); "" where
+        there are none: then a quantized model is smaller and right, and slower than the float one.
+        The lowering knows x86 only.
     """
     has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     flags = _capabilities() if has_onednn else {}
-    return next((label for flag, label in KERNELS.items() if flags.get(flag, False)), "")
+    if not flags.get("avx2", False):
+        return ""
+    # What the processor has is not always what oneDNN uses: it can be told to do with less.
+    wide = flags.get("avx512_bw", False) and _wide()
+    if int8_saturates():
+        return "avx512" if wide else "avx2"
+    if flags.get("amx_int8", False):
+        return "amx-int8"
+    return "avx512-vnni" if wide else "avx-vnni"
+
+
+def weight_bits() -> int:
+    """Return 8, or 7 where the kernels add pairs of products in 16 bits.
+
+    Two products of inputs up to 255 and weights up to 64 are 32,640 at most, which 16 bits hold.
+    To halve the weights, and not the inputs, has two merits: no input can break it, not even one
+    far outside the range that calibration saw, and weights have a scale for each channel, which
+    makes up for the bit. Sources: oneDNN's guide on int8 computations; ONNX Runtime's
+    `reduce_range`.
+    """
+    return 7 if int8_kernels() in SATURATING else 8
 
 
 def lower(converted: fx.GraphModule, inputs: tuple[Tensor, ...], batch: Any) -> fx.GraphModule:
@@ -72,12 +119,18 @@ def lower(converted: fx.GraphModule, inputs: tuple[Tensor, ...], batch: Any) -> 
     return lowered
 
 
+def _wide() -> bool:
+    """Does oneDNN use instructions of 512 bits? Where it does, it has bf16."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def _capabilities() -> Mapping[str, Any]:
     if hasattr(torch.cpu, "get_capabilities"):
         return torch.cpu.get_capabilities()
     # older torch tells under private names only
-    amx, vnni = torch.cpu._is_amx_tile_supported(), torch.cpu._is_vnni_supported()
-    return {"amx_int8": amx, "avx512_vnni": vnni}
+    wide = torch.cpu._is_avx512_supported()
+    amx = torch.cpu._is_amx_tile_supported()
+    return {"avx2": torch.cpu._is_avx2_supported(), "avx512_bw": wide, "amx_int8": amx}
 
 
 def _decompositions() -> dict[Any, Any]:
@@ -96,7 +149,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _use_names_of_the_patterns(lowered: fx.GraphModule) -> None:
-    for node in lowered.graph.nodes:
+    for node in list(lowered.graph.nodes):
         if node.target in VIEWS:
             node.target = aten.reshape.default
             if node.args[0].target is aten.clone.default:  # reshape copies where it has to
@@ -104,8 +157,44 @@ def _use_names_of_the_patterns(lowered: fx.GraphModule) -> None:
         # the passes know the transposed weight of a linear layer as a permutation only
         elif node.target is aten.t.default:
             node.target, node.args = aten.permute.default, (node.args[0], [1, 0])
+        elif node.target in CURVES:
+            _spell_out(node)
+        elif node.target is aten.add.Tensor and _stumbles(node):
+            node.target = torch.add  # the same sum, under a name that no pattern has
     lowered.graph.eliminate_dead_code()
     lowered.recompile()
+
+
+def _spell_out(curve: fx.Node) -> None:
+    """Replace a curve after a convolution by the steps under which the kernels know it."""
+    arguments: tuple[Any, ...] = curve.args
+    x, graph = arguments[0], curve.graph
+    # What else reads the convolution would need its numbers before the curve.
+    if x.target is not aten.convolution.default or len(x.users) > 1:
+        return
+    with graph.inserting_before(curve):
+        steps = CURVES[curve.target](
+            lambda step, *args: graph.call_function(step, args), *arguments
+        )
+    curve.replace_all_uses_with(steps)
+    graph.erase_node(curve)
+
+
+def _stumbles(total: fx.Node) -> bool:
+    """Would the passes fuse this sum wrongly?
+
+    They forget a factor, and fail at a sum with a curve that they have fused with a linear layer.
+    """
+    return bool(total.kwargs.get("alpha", 1) != 1) or any(map(_bent, total.args))
+
+
+def _bent(node: Any) -> bool:
+    if not isinstance(node, fx.Node) or node.target not in (aten.relu.default, aten.gelu.default):
+        return False
+    product = node.args[0]
+    while isinstance(product, fx.Node) and product.target is aten.reshape.default:
+        product = product.args[0]
+    return isinstance(product, fx.Node) and product.target in (aten.mm.default, aten.addmm.default)
 
 
 def _make_operands_contiguous(lowered: fx.GraphModule) -> None:

@@ -72,7 +72,7 @@ def classes() -> tuple[Any, Any]:
             return found.scale.clamp(min=SMALLEST_SCALE), found.zero_point
 
     class WeightPerChannelObserver(pt2e().ObserverBase):  # type: ignore[misc]
-        """Symmetric int8 with a scale for each output channel, as in `weights`."""
+        """Symmetric, with a scale for each output channel, as in `weights`."""
 
         def __init__(self, dtype: torch.dtype, ch_axis: int, **settings: Any) -> None:
             super().__init__(dtype=dtype)
@@ -84,7 +84,8 @@ def classes() -> tuple[Any, Any]:
             return x
 
         def calculate_qparams(self) -> tuple[Tensor, Tensor]:
-            found = grid_of(self.weight, symmetric=True, dim=self.ch_axis)
+            bits = (self.quant_max - self.quant_min).bit_length()
+            found = grid_of(self.weight, bits, symmetric=True, dim=self.ch_axis)
             return found.scale, found.zero_point
 
     return ActivationObserver, WeightPerChannelObserver

@@ -4,8 +4,9 @@ Calibration runs the float model on real inputs and notes what passes before eac
 linear layer. From then on each of these tensors has one scale, so a whole layer (product, bias,
 batch norm folded in, ReLU, the sum of a residual block) runs in integers, in one kernel.
 
-Weights: symmetric, a scale for each output channel. Activations: 0 ... 255 with a zero point, one
-scale a tensor. Normalisation, softmax, GELU and other curves stay in float. It is the fastest way
+Weights: symmetric, a scale for each output channel; 8 bits, or 7 where the processor would lose
+large sums otherwise (`int8_kernels()` tells). Activations: 0 ... 255 with a zero point, one scale a
+tensor. Normalisation, softmax, GELU and other curves stay in float. It is the fastest way
 where processors have int8 instructions (`int8_kernels()`), most of all for convolutions; where the
 inputs differ much from those of the calibration, `dynamic` is safer.
 
@@ -22,8 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from labkit.compression.quantize import observers
+from labkit.compression.quantize.affine import integer_range
 from labkit.compression.quantize.exported import Inputs, check_keep_float, convert
 from labkit.compression.quantize.int8_model import Int8Model
+from labkit.compression.quantize.lowering import weight_bits
 from labkit.compression.quantize.ranges import check_ranges
 from labkit.compression.quantize.torchao_import import pt2e
 
@@ -50,7 +53,7 @@ def static(
     """
     check_ranges(ranges)
     keep = check_keep_float(model, keep_float)
-    return Int8Model(convert(model, _inputs(batches), static_quantizer(ranges), "static", keep))
+    return Int8Model(*convert(model, _inputs(batches), static_quantizer(ranges), "static", keep))
 
 
 def static_quantizer(ranges: str) -> Any:
@@ -64,15 +67,19 @@ def static_quantizer(ranges: str) -> Any:
         observer_or_fake_quant_ctr=activation.with_args(ranges=ranges),
     )
     config = torchao.QuantizationConfig(activations, activations, weight_spec(), None, False)
-    return torchao.X86InductorQuantizer().set_global(config)
+    return torchao.Quantizer().set_global(config)
 
 
 def weight_spec() -> Any:
-    """Return what becomes of weights: int8, symmetric, a scale for each output channel."""
+    """Return what becomes of weights: symmetric, a scale for each output channel.
+
+    Always stored as int8, with as many bits as the kernels here can add up.
+    """
+    low, high = integer_range(weight_bits(), symmetric=True)
     return pt2e().QuantizationSpec(
         dtype=torch.int8,
-        quant_min=-128,
-        quant_max=127,
+        quant_min=low,
+        quant_max=high,
         qscheme=torch.per_channel_symmetric,
         ch_axis=0,
         observer_or_fake_quant_ctr=observers.classes()[1].with_args(),

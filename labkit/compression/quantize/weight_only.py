@@ -16,7 +16,6 @@ Source: Krishnamoorthi, "Quantizing deep convolutional networks for efficient in
 scales by channel.
 """
 
-import copy
 from collections.abc import Collection
 from math import prod
 
@@ -26,7 +25,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 
 from labkit.checks import check_positive_int
-from labkit.compression.checks import check_model
+from labkit.compression.checks import REMEDY, check_model, copied
 from labkit.compression.quantize.affine import grid_of, integer_range, to_integers
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -55,10 +54,10 @@ def weights(
             weight that is shared, parametrized already, not float32 or not finite.
     """
     check_bits_and_group(bits, group)
-    copied = copy.deepcopy(model)
-    for layer, name in quantizable(copied, keep_float).values():
+    smaller = copied(model)
+    for layer, name in quantizable(smaller, keep_float).values():
         store(layer, name, bits, group)
-    return copied
+    return smaller
 
 
 class PackedWeight(nn.Module):
@@ -112,12 +111,13 @@ def quantizable(
     if isinstance(keep_float, str):
         raise TypeError(f"keep_float must be a collection of names, got the string {keep_float!r}")
     layers = {n: m for n, m in model.named_modules() if _weight_names(m)}
-    if unknown := sorted(set(keep_float) - set(layers)):
+    kept = set(keep_float)  # may be a generator, which can be read once
+    if unknown := sorted(map(str, kept - set(layers))):
         raise ValueError(f"keep_float names no layer of the model: {', '.join(unknown)}")
     found = {
         f"{path}.{name}".lstrip("."): (layer, name)
         for path, layer in layers.items()
-        if path not in keep_float
+        if path not in kept
         for name in _weight_names(layer)
     }
     if not found:
@@ -198,6 +198,8 @@ def _check_weights(model: nn.Module, found: dict[str, tuple[nn.Module, str]]) ->
                 f"{full} is parametrized already: finish what trains or stores it, or keep it float"
             )
         weight = getattr(layer, name)
+        if id(weight) not in owners:
+            raise ValueError(f"{full} is computed from others: {REMEDY}")
         # One layer under two names is fine; two layers with one tensor would each round their own.
         places = owners[id(weight)]
         if len({id(model.get_submodule(p.rpartition(".")[0])) for p in places}) > 1:

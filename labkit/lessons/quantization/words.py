@@ -13,8 +13,10 @@ ROOF = _(
     "products a second, and a quarter of the bytes is moved. By the roof fp32 needs {fp32:.1f} ms "
     "at least, int8 {int8:.1f} ms: **{limits.speed:.1f} times less**. These are two lower bounds: "
     "the ratio measured can be larger, where fp32 stays farther from its roof than int8. The "
-    "bounds count eager layers: folded norms can beat them. Without such instructions the model "
-    "multiplies in float, and only the file is small."
+    "bounds count eager layers: folded norms can beat them. Weights get **{limits.weight_bits} "
+    "bits** here: 8 where the instructions add products in 32 bits, 7 where they add pairs of "
+    "products in 16 bits (avx2, avx512), as larger sums would be lost. Without such instructions "
+    "the model multiplies in float, and only the file is small."
 )
 FILE = _(
     "Tensors: predicted {predicted:,} bytes, stored **{tensors:,}**. With {header:,} bytes of "

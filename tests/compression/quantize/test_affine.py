@@ -254,3 +254,21 @@ def test_refuses_bad_input() -> None:
         replace(grid(0.0, 1.0), dim=0)
     with pytest.raises(ValueError, match="scale and zero_point must both"):
         Grid(ones, torch.tensor(0), 0, 255, 0)
+    one, zero = torch.tensor(1.0), torch.tensor(0, dtype=torch.int32)
+    for scale in (-one, 0 * one, nan * one):
+        with pytest.raises(ValueError, match="scale must be finite and above zero"):
+            Grid(scale, zero, 0, 255)
+    for zero_point, low, high in ((zero + 0.5, 0, 9), (zero + 10, 0, 9), (zero, 9, 0)):
+        with pytest.raises(ValueError, match="whole numbers with low <= zero_point <= high"):
+            Grid(one, zero_point, low, high)
+    with pytest.raises(ValueError, match="whole numbers with low"):
+        Grid(one, zero, 0.5, 2.5)  # type: ignore[arg-type]
+    for integers in (torch.tensor([0, 256]), torch.tensor([-1]), torch.tensor([1.0])):
+        with pytest.raises(ValueError, match="integers must be whole numbers from 0 to 255"):
+            to_floats(integers, grid(0.0, 1.0))
+    with pytest.raises(ValueError, match="dim must be a dimension of shape"):
+        grid_of(ones, dim=True)
+    x, whole = numbers(8, 6), grid_of(numbers(8, 6))
+    for weight, bias in ((x[0], None), (x[:, :5], None), (x, torch.ones(8, 1)), (x, torch.ones(3))):
+        with pytest.raises(ValueError, match=r"must be \("):
+            integer_linear(x, weight, whole, whole, bias)

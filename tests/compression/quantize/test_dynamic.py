@@ -10,7 +10,7 @@ from labkit.compression import quantize
 from labkit.compression.agreement import decibels
 from labkit.compression.quantize.affine import grid_of, integer_linear
 from labkit.compression.quantize.int8_model import Int8Model
-from labkit.compression.quantize.lowering import int8_kernels
+from labkit.compression.quantize.lowering import int8_kernels, weight_bits
 
 LAYER = nn.Linear(24, 5)
 
@@ -27,7 +27,7 @@ def test_one_layer_is_the_integer_product_by_hand_at_any_size(
     torch.manual_seed(0)
     inputs = size * torch.randn(7, 24)
     weight, bias = LAYER.weight.detach(), LAYER.bias.detach()
-    weight_grid = grid_of(weight, symmetric=True, dim=0)
+    weight_grid = grid_of(weight, weight_bits(), symmetric=True, dim=0)
     by_hand = integer_linear(inputs, weight, grid_of(inputs), weight_grid, bias)
     torch.testing.assert_close(layer(inputs), by_hand, rtol=1e-4, atol=1e-4 * size)
 

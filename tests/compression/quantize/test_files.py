@@ -1,8 +1,13 @@
 """Quantized models as files: the same outputs to the bit, the predicted size, clear refusals."""
 
+import errno
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +17,7 @@ from torch import nn
 
 from labkit import models
 from labkit.compression import quantize
+from labkit.compression.quantize import files
 from labkit.compression.quantize.file_size import file_bytes, header_bytes, predicted_bytes
 from labkit.compression.quantize.int8_model import Int8Model
 
@@ -117,6 +123,39 @@ def test_a_static_transformer_takes_what_was_predicted(tmp_path: Path) -> None:
     assert path.stat().st_size - header(path)[0] == predicted_bytes(model, static=True)
 
 
+class Twice(nn.Module):
+    """A convolution that two norms read, one that is read plainly too, and layers nobody calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.once, self.twice = (nn.Conv2d(1, 3, 3, bias=bias) for bias in (True, False))
+        self.up = nn.ConvTranspose2d(3, 3, 3)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(3) for _ in range(5))
+        self.head, self.unused = nn.Linear(3, 2), nn.Linear(9, 9)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        seen = self.norms[0](self.twice(x)) + self.norms[1](self.twice(-x))
+        plain = self.once(x)
+        up = self.norms[4](self.up(self.norms[3](plain + self.norms[2](plain)).relu()))
+        return self.head((seen + up[..., 1:-1, 1:-1]).mean((2, 3)))
+
+
+def synchronized() -> nn.Module:
+    return nn.SyncBatchNorm.convert_sync_batchnorm(models.convnet(4))
+
+
+@pytest.mark.parametrize("build", [Twice, synchronized])
+def test_a_static_file_holds_what_is_called_and_folded_once_for_each_norm(
+    tmp_path: Path, build: Callable[[], nn.Module]
+) -> None:
+    torch.manual_seed(0)
+    model, path, images = build(), tmp_path / "file", torch.randn(4, 1, 8, 8)
+    static = quantize.static(model, [(images, None)])
+    quantize.save(static, path)
+    assert path.stat().st_size - header(path)[0] == predicted_bytes(model, static=True)
+    assert torch.equal(quantize.load(path, build())(images), static(images))
+
+
 def test_predictions_that_cannot_be_made() -> None:
     model = models.convnet(4)
     for arguments in ({"bits": 4}, {"group": 32}):
@@ -148,6 +187,88 @@ def test_other_files_and_architectures_are_refused(
             quantize.load(tmp_path / "cut", net)
     with pytest.raises(FileNotFoundError, match="absent"):
         quantize.load(tmp_path / "absent", net)
+
+
+class Versioned(nn.Linear):
+    """A layer that asks a loader for a version, as torchvision's MNASNet does."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state: Any, prefix: str, metadata: Any, *rest: Any) -> None:
+        if metadata.get("version") != 2:
+            raise ValueError("version should be 2")
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+
+def test_layers_that_ask_for_a_version_come_back(tmp_path: Path) -> None:
+    smaller, inputs = quantize.weights(nn.Sequential(Versioned(6, 3))), torch.randn(2, 6)
+    quantize.save(smaller, tmp_path / "file")
+    loaded = quantize.load(tmp_path / "file", nn.Sequential(Versioned(6, 3)))
+    assert torch.equal(loaded(inputs), smaller(inputs))
+
+
+class Remembers(nn.Linear):
+    """A layer whose state is not of tensors alone."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"seen": 3}
+
+
+def test_a_state_that_no_file_holds_is_refused(tmp_path: Path) -> None:
+    smaller = quantize.weights(nn.Sequential(Remembers(6, 3)))
+    with pytest.raises(ValueError, match=r"no tensor, .*: 0\._extra_state"):
+        quantize.save(smaller, tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "weights"])
+def test_no_bit_of_a_file_can_change_without_a_word(tmp_path: Path, kind: str) -> None:
+    torch.manual_seed(0)
+    layer, inputs, path = nn.Linear(3, 2), torch.randn(2, 3), tmp_path / "file"
+    small = quantize.weights(layer) if kind == "weights" else quantize.dynamic(layer, inputs)
+    quantize.save(small, path)
+    whole = path.read_bytes()
+    for place in range(8, len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="file (is|holds)"):
+            files._read(path)
+
+
+def test_what_a_killed_save_leaves_is_cleared_and_errors_name_the_target(
+    tmp_path: Path, net: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smaller, path = quantize.weights(net), tmp_path / "file"
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    assert killed.returncode == -signal.SIGKILL and len(list(tmp_path.iterdir())) == 1
+    quantize.save(smaller, path)
+    assert [left.name for left in tmp_path.iterdir()] == ["file"]
+    before = path.read_bytes()
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=f"cannot write {path}: No space left"):
+        quantize.save(smaller, path)
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(OSError, match=f"cannot write {path}/below"):
+        quantize.save(smaller, path / "below")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from torch import nn
+from labkit.compression import quantize
+write = Path.write_bytes
+def half(path, content):
+    write(path, content[: len(content) // 2])
+    os.kill(os.getpid(), signal.SIGKILL)
+Path.write_bytes = half
+quantize.save(quantize.weights(nn.Linear(9, 9)), sys.argv[1])
+"""
 
 
 def test_a_float_model_is_not_saved_and_an_older_file_stays(

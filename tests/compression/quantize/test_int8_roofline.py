@@ -14,7 +14,8 @@ def ceiling(fp32: float = 10.0, bf16: float = 60.0, bandwidth: float = 10.0) -> 
 
 
 @pytest.mark.parametrize(
-    ("kernels", "rate"), [("amx-int8", 12), ("avx512-vnni", 4), ("avx-vnni", 4), ("", 1)]
+    ("kernels", "rate"),
+    [("amx-int8", 12), ("avx512-vnni", 4), ("avx-vnni", 4), ("avx2", 4 / 3), ("", 1)],
 )
 def test_limits_are_those_of_the_roof(kernels: str, rate: float) -> None:
     model, inputs = nn.Linear(1000, 500, bias=False), torch.ones(20, 1000)

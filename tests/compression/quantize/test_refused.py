@@ -100,6 +100,19 @@ def test_arguments() -> None:
         quantize.static(model, [(X, None)], keep_float=["0"])
 
 
+def test_names_may_come_from_a_generator() -> None:
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 2))
+    kept = quantize.static(model, [(X, None)], keep_float=(name for name in ["0"]))
+    assert kept.reference.keep_float == ("0",)
+    for make in (quantize.weights, quantize.aware):
+        names = (name for name in ["0"])
+        assert "parametrizations" not in repr(make(model, 4, None, names)[0])
+        with pytest.raises(ValueError, match="no layer of the model: 3, nose"):
+            make(model, 4, None, ["nose", 3])
+    with pytest.raises(ValueError, match="no module of the model: 'nose', 3"):
+        quantize.static(model, [(X, None)], keep_float=["nose", 3])
+
+
 def test_inputs_of_the_result() -> None:
     static = quantize.static(LINEAR, [(X, None)])
     for wrong in (torch.randn(4, 7), X.double(), torch.randn(4, 2, 6)):

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from labkit.compression.agreement import decibels
 from labkit.compression.quantize import int8_model, lowering
 from labkit.compression.quantize.affine import grid, grid_of, integer_linear, to_integers
 from labkit.compression.quantize.int8_model import Int8Model
-from labkit.compression.quantize.lowering import int8_kernels
+from labkit.compression.quantize.lowering import int8_kernels, weight_bits
 from labkit.compression.quantize.observers import Reservoir, classes
 from labkit.compression.quantize.ranges import percentile
 from labkit.measure import interleave
@@ -99,7 +100,7 @@ def test_weights_are_those_by_hand_within_half_a_step(net: nn.Module, static: In
         rows = integers.flatten(1) * scale[:, None]
         assert integers.dtype == torch.int8
         assert ((rows - weight.flatten(1)).abs() <= 0.501 * scale[:, None]).all()
-        by_hand = to_integers(weight, grid_of(weight, symmetric=True, dim=0))
+        by_hand = to_integers(weight, grid_of(weight, weight_bits(), symmetric=True, dim=0))
         assert (integers - by_hand).abs().max() <= 1  # ties, as the fold rounds differently
         assert (integers != by_hand).float().mean() < 0.01
 
@@ -114,7 +115,7 @@ def test_one_layer_is_the_integer_product_by_hand(bias: bool) -> None:
     inputs = 2 * torch.rand(7, 24) - 1  # some lie outside and are clipped
     weight = layer.weight.detach()
     by_hand = integer_linear(
-        inputs, weight, grid_of(seen), grid_of(weight, symmetric=True, dim=0), layer.bias
+        inputs, weight, grid_of(seen), grid_of(weight, weight_bits(), True, 0), layer.bias
     )
     torch.testing.assert_close(static(inputs), by_hand.detach())
 
@@ -249,13 +250,35 @@ def test_without_kernels_the_reference_runs(
     assert "no int8 kernels" in repr(plain)
 
 
-def test_the_best_kernels_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    for flags, name in (
-        ({"amx_int8": True, "avx512_vnni": True}, "amx-int8"),
-        ({"amx_int8": False, "avx512_vnni": True, "avx_vnni": True}, "avx512-vnni"),
-        ({"avx2": True, "avx_vnni": True}, "avx-vnni"),
-        ({"avx2": True}, ""),
-        ({"architecture": "aarch64"}, ""),
+def test_the_kernels_that_run_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = {"avx2": True, "avx512_bw": True, "avx512_vnni": True}
+    for flags, supported, saturates, name in (
+        (wide | {"amx_int8": True}, True, False, "amx-int8"),
+        (wide, True, False, "avx512-vnni"),
+        (wide, True, True, "avx512"),  # oneDNN does without VNNI, whatever the processor has
+        (wide, False, True, "avx2"),
+        ({"avx2": True, "avx_vnni": True}, False, False, "avx-vnni"),
+        ({"avx2": True}, False, True, "avx2"),
+        ({"architecture": "aarch64"}, False, False, ""),
     ):
         monkeypatch.setattr(lowering, "_capabilities", lambda flags=flags: flags)
+        monkeypatch.setattr(lowering, "_wide", lambda supported=supported: supported)
+        monkeypatch.setattr(lowering, "int8_saturates", lambda saturates=saturates: saturates)
         assert int8_kernels() == name
+        assert weight_bits() == (7 if name in ("avx512", "avx2") else 8)
+
+
+def test_where_sums_saturate_weights_have_seven_bits_and_accuracy_stays(
+    monkeypatch: pytest.MonkeyPatch, net: nn.Module, static: Int8Model, tmp_path: Path
+) -> None:
+    quantize.save(static, tmp_path / "as it is here")
+    monkeypatch.setattr(lowering, "int8_saturates", lambda: True)
+    small = quantize.static(net, BATCHES)
+    loaded = quantize.load(tmp_path / "as it is here", net)
+    assert "weights in 7 bits" in repr(small)
+    test = pictures(40, seed=5)
+    for model in (small, loaded):
+        for name, tensor in stored(model).items():
+            assert not name.endswith(".int8") or 60 < tensor.abs().max() <= 64
+        assert abs(evaluate(model, test) - evaluate(net, test)) <= 0.003
+    assert abs(evaluate(static, test) - evaluate(net, test)) <= 0.003

@@ -39,9 +39,11 @@ def test_many_are_told_by_what_they_share(name: str) -> None:
 
 
 def test_figures_stand_in_the_sentences() -> None:
-    limits = Int8Limits(0.006, 0.002, "avx-vnni", 4.0, moving=True)
-    roof = words.ROOF.format(limits=limits, kernels=limits.kernels, fp32=6.0, int8=2.0)
-    assert "**avx-vnni**" in roof and "**3.0 times less**" in roof
+    for kernels, bits in (("avx-vnni", 8), ("avx2", 7)):
+        limits = Int8Limits(0.006, 0.002, kernels, 4.0, moving=True)
+        roof = words.ROOF.format(limits=limits, kernels=limits.kernels, fp32=6.0, int8=2.0)
+        assert f"**{kernels}**" in roof and f"**{bits} bits**" in roof
+        assert "**3.0 times less**" in roof
     told = words.FILE.format(predicted=1000, tensors=1000, header=100, smaller=3.64)
     assert "stored **1,000**" in told and "**3.64 times smaller**" in told
     assert "12.0 dB" in words.GRIDS.format(gain=12.04, worth=2.0)
