@@ -151,9 +151,11 @@ class Follower(Trials):
         return Channels(dim, strung)
 
     def _try(self, op: Operation) -> Channels | None:
-        self._hold(op, f"{op.name} needs it whole")
-        if op.kind == "number" or not self._with_channels(op.node.all_input_nodes):
+        if op.kind == "number":
             return None  # a size may be asked for freely; what is done with it is tried
+        self._hold(op, f"{op.name} needs it whole")
+        if not self._with_channels(op.node.all_input_nodes):
+            return None
         found = self.tried(op.node) if op.shape is not None else None
         return self._keep(op) if found is None else found
 

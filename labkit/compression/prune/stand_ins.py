@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
-# What may be asked of a tensor without looking at its values.
+# What may be asked of a tensor without looking at its values, besides attributes such as `shape`.
 _ASKS = {"size", "dim", "ndimension", "numel", "nelement", "is_floating_point", "is_contiguous"}
-_ASKS |= {"shape", "ndim", "dtype", "device", "requires_grad", "is_cuda", "get_device", "_assert"}
+_ASKS |= {"get_device", "_assert"}
 
 
 class _StandIn(fx.Proxy):
@@ -96,8 +96,8 @@ class Tracer(fx.Tracer):
             self.running = False
         # The value lives as long as `forward` holds it; only its shape stays behind.
         node: fx.Node = proxy.node
-        asked = node.args[1] if target is getattr else getattr(target, "__name__", target)
-        sizes = asked in _ASKS or all(n.meta.get("number", False) for n in node.all_input_nodes)
+        asks = target is getattr or getattr(target, "__name__", target) in _ASKS
+        sizes = asks or all(n.meta.get("number", False) for n in node.all_input_nodes)
         node.meta.update(like=like(value), number=sizes and not _tensors(value))
         return proxy
 

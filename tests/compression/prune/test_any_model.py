@@ -122,6 +122,16 @@ class WrittenConv(nn.Conv2d):
         return F.conv2d(input, self.weight, self.bias, self.stride, self.padding)
 
 
+class PaddedConv(nn.Conv2d):
+    """Asks its weight how much to pad."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        high, wide = self.weight.shape[-2:]
+        return F.conv2d(
+            F.pad(input, (0, wide - 3, high - 3, 0)), self.weight, self.bias, 1, self.padding
+        )
+
+
 class DoubledConv(nn.Conv2d):
     """More than it is called."""
 
@@ -168,7 +178,7 @@ class OwnLinear(nn.Module):
         return F.linear(x, self.weight)
 
 
-@pytest.mark.parametrize("conv", [NamedConv, WrittenConv, DoubledConv])
+@pytest.mark.parametrize("conv", [NamedConv, WrittenConv, PaddedConv, DoubledConv])
 @pytest.mark.parametrize("norm", [NamedNorm, ActivatedNorm, DoubledNorm])
 @pytest.mark.parametrize("linear", [NamedLinear, OwnLinear])
 def test_subclasses_and_functions_are_known_by_what_they_do(

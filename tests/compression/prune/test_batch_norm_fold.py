@@ -73,6 +73,30 @@ class Doubled(nn.BatchNorm2d):
         return 2 * super().forward(input)
 
 
+class Activated(nn.BatchNorm2d):
+    """With the activation inside, as in timm."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.activation = nn.Hardswish()
+
+    def forward(self, input: Tensor) -> Tensor:
+        torch._assert(input.ndim == 4, "images")
+        mean, variance = self.running_mean, self.running_var
+        x = F.batch_norm(
+            input, mean, variance, self.weight, self.bias, self.training, 0.1, self.eps
+        )
+        return self.activation(x)
+
+
+class Statistics(nn.BatchNorm2d):
+    """Normalises by the batch in evaluation too."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        mean, variance = self.running_mean, self.running_var
+        return F.batch_norm(input, mean, variance, self.weight, self.bias, True, 0.1, self.eps)
+
+
 class Counts(nn.Module):
     """Asks its norms for more than their result."""
 
@@ -86,12 +110,15 @@ class Counts(nn.Module):
         return self.other(self.second(x)).view(len(x), -1)
 
 
+Plain = nn.BatchNorm2d
 Conv, Up = partial(nn.Conv2d, 3, 6, 3), partial(nn.ConvTranspose2d, 3, 6, 3)
 FOLDS = {
     "a subclass": (lambda: nn.Sequential(Conv(), Tagged(6)), ["1"]),
-    "one that does more": (lambda: nn.Sequential(Conv(), Doubled(6)), []),
+    "one that does more": (lambda: nn.Sequential(Conv(), Doubled(6)), ["1"]),
+    "with an activation": (lambda: nn.Sequential(Conv(), Activated(6)), ["1"]),
+    "one that is called so": (lambda: nn.Sequential(Conv(), Statistics(6)), []),
     "one that is asked": (Counts, ["other"]),
-    "synchronized": (lambda: synchronize_batch_norm(nn.Sequential(Conv(), Tagged(6))), ["1"]),
+    "synchronized": (lambda: synchronize_batch_norm(nn.Sequential(Conv(), Plain(6))), ["1"]),
     "transposed": (lambda: nn.Sequential(Up(), nn.BatchNorm2d(6)), ["1"]),
     "in groups": (lambda: nn.Sequential(Up(groups=3), nn.BatchNorm2d(6)), []),
 }  # fmt: skip
@@ -104,3 +131,5 @@ def test_only_what_changes_no_output_is_folded(name: str) -> None:
     smaller, folded = fold_batch_norm(model, inputs)
     assert folded == names
     assert same(smaller(inputs), model(inputs))
+    left = sum(p.numel() for p in smaller.parameters())
+    assert (left < sum(p.numel() for p in model.parameters())) == bool(names)
