@@ -10,7 +10,7 @@ from torchvision.datasets import FashionMNIST
 
 from labkit import data
 from labkit.data import Batches, ImageData
-from labkit.data.fashion import CLASSES, FILES, MEAN, STD, _load
+from labkit.data.fashion import CLASSES, FILES, MEAN, STD, _load, _verified
 from labkit.data.files import data_root, expected_hashes, unpack_verified
 from labkit.files import sha256
 
@@ -175,3 +175,37 @@ def test_a_missing_file_is_named_with_the_mend(
     monkeypatch.setenv("LABKIT_DATA", str(copied_data / "nowhere"))
     with pytest.raises(FileNotFoundError, match="LABKIT_DATA"):
         data.fashion()
+
+
+@pytest.mark.parametrize("error", [PermissionError, OSError])
+def test_data_that_cannot_be_unpacked_are_read_packed(
+    error: type[OSError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a shared installation that is read-only, or on a disk that is full."""
+    here = tmp_path / "data"
+    shutil.copytree(
+        data_root(), here, ignore=shutil.ignore_patterns("*-ubyte", "speeches", "*.py", "*.md")
+    )
+    there = sorted(here.rglob("*"))
+
+    def refuse(target: Path) -> None:
+        raise error(30, f"cannot write {target}")
+
+    monkeypatch.setattr("labkit.data.files.atomic_path", refuse)
+    expected = data.fashion(train=100, test=100)
+    monkeypatch.setenv("LABKIT_DATA", str(here))
+    found = data.fashion(train=100, test=100)
+    for name in ("train_images", "train_labels", "test_images", "test_labels"):
+        assert torch.equal(getattr(found, name), getattr(expected, name))
+    assert sorted(here.rglob("*")) == there
+    (here / "SHA256SUMS").write_text("0  other\n\nword\n")
+    _verified.cache_clear()
+    with pytest.raises(ValueError, match="SHA256SUMS does not list Fashion.*another version"):
+        data.fashion(train=100, test=100)
+
+
+def test_an_empty_variable_means_the_data_that_ship(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LABKIT_DATA", raising=False)
+    expected = data_root()
+    monkeypatch.setenv("LABKIT_DATA", "")
+    assert data_root() == expected
