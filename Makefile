@@ -29,7 +29,7 @@ test: $(VENV)/test.stamp
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 	LABKIT_PROFILE=smoke LABKIT_RESULTS="$(CURDIR)/results/test" $(RUN) -m pytest -n $(PROCESSES) \
-		--nbval-lax --nbval-current-env --nbval-cell-timeout=120 tests notebooks
+		--nbval-lax --nbval-current-env --nbval-cell-timeout=120 tests notebooks/00_start_here.ipynb notebooks/01_the_training_loop.ipynb
 
 bench: $(VENV)/bench.stamp
 	$(RUN) tests/support/find_browser.py --install

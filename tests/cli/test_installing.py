@@ -154,12 +154,12 @@ def test_make_tells_a_machine_without_pytorch_before_it_builds_anything(project,
     shutil.rmtree(project / ".venv")
     program = tmp_path / "python"
     code = (
-        "import platform, runpy, sys; platform.machine = lambda: 'riscv64'; sys.argv = sys.argv[1:]"
+        "import platform, runpy, sys; platform.machine = lambda: 'riscv64'; "
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
     )
-    run = "runpy.run_path(sys.argv[0], run_name='__main__')"
     program.write_text(
-        f'#!/bin/sh\ncase "$*" in *installing*) shift; exec "{sys.executable}" -c "{code}; {run}" "$@"'
-        f';;\n*) exec "{sys.executable}" "$@";;\nesac\n'
+        f'#!/bin/sh\ncase "$*" in *installing*) shift; exec "{sys.executable}" -c "{code}" "$@";;\n'
+        f'*) exec "{sys.executable}" "$@";;\nesac\n'
     )
     program.chmod(0o755)
     result = subprocess.run(

@@ -1,7 +1,8 @@
 """Every notebook runs from top to bottom in the smoke profile: offline, in little memory.
 
 papermill runs it through `labkit run`, in a process of its own and with a hard time limit. In all
-of its Python processes any look beyond loopback raises and is noted.
+of its Python processes any look beyond loopback raises and is noted. The same execution is held
+against the stored outputs, as nbval does; nbval itself executes two notebooks (see the Makefile).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ NOTEBOOKS = sorted((HERE.parent / "notebooks").glob("*.ipynb"))
 # and the ranks' server is a second one; Binder has the build for CPUs.
 MIB_AT_MOST = 1.2e9 / 2**20 + (150 if torch.version.cuda else 0)
 SECONDS_AT_MOST = 280
+MARK = "# NBVAL_CHECK_OUTPUT"
 
 
 def run_guarded(path, folder):
@@ -55,8 +57,50 @@ def test_notebook_runs(path, tmp_path):
     assert int(peak[1]) <= MIB_AT_MOST
     assert path.read_bytes() == before
     executed = tmp_path / "results" / f"{path.stem}.smoke.ipynb"
-    assert exercise_faults(nbformat.read(executed, as_version=4)) == []
+    executed = nbformat.read(executed, as_version=4)
+    assert exercise_faults(executed) == []
+    assert changed_outputs(nbformat.read(path, as_version=4), executed) == []
     assert (tmp_path / "results" / "scoreboard.jsonl").read_text()
+
+
+def changed_outputs(stored, executed):
+    """Return the ids of the cells that promise their output and now show another text."""
+    ran = {cell["id"]: cell for cell in executed.cells}
+    marked = [cell for cell in stored.cells if MARK in cell.source]
+    assert marked
+    return [cell["id"] for cell in marked if texts(cell) != texts(ran[cell["id"]])]
+
+
+def texts(cell):
+    """Return what a cell has written, and the texts of what it shows: no pictures, no widgets."""
+    streams, shown = {}, []
+    for output in cell.outputs:
+        if output.output_type == "stream":
+            streams[output.name] = streams.get(output.name, "") + output.text
+        else:
+            data = output.get("data", {})
+            shown.append({kind: data[kind] for kind in data if kind.startswith("text/")})
+    return streams, shown
+
+
+def test_a_changed_output_is_found():
+    """A split stream and another picture are no change; a letter is."""
+    stored, now = (nbformat.read(NOTEBOOKS[0], as_version=4) for _ in range(2))
+    cell = next(cell for cell in now.cells if MARK in cell.source)
+    written = cell.outputs[0].text
+    cell.outputs[0].text = written[:3]
+    cell.outputs.append(nbformat.v4.new_output("stream", name="stdout", text=written[3:]))
+    assert changed_outputs(stored, now) == []
+    cell.outputs[1].text = written[3:].replace("a", "b", 1)
+    assert changed_outputs(stored, now) == [cell["id"]]
+
+
+def test_nbval_executes_two_notebooks_beside_papermill():
+    """It compares as a reader's nbval would. Of the others papermill's execution is compared."""
+    makefile = (HERE.parent / "Makefile").read_text(encoding="utf-8")
+    named = re.search(r"--nbval-lax .* tests (notebooks/.*)", makefile)[1].split()
+    assert len(named) == 2
+    assert all((HERE.parent / name) in NOTEBOOKS for name in named)
 
 
 def exercise_faults(notebook):

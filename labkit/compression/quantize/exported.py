@@ -9,6 +9,7 @@ What cannot be traced is refused: a forward that branches on the values of tenso
 returns something else than one tensor.
 """
 
+import warnings
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -100,8 +101,13 @@ def export(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
     """
     model, name = copied(model).eval(), type(model).__name__
     _check_dtype_and_device(model)
-    with explained(f"{name} cannot be traced by torch.export, which quantization needs"):
-        program = torch.export.export(model, inputs, dynamic_shapes=any_batch(inputs), strict=True)
+    with (
+        explained(f"{name} cannot be traced by torch.export, which quantization needs"),
+        warnings.catch_warnings(),  # of a Python that nobody can mend here
+    ):
+        warnings.filterwarnings("ignore", "Guards may run slower on Python 3.13.0")
+        shapes = any_batch(inputs)
+        program = torch.export.export(model, inputs, dynamic_shapes=shapes, strict=True)
     _check_program(program, name)
     graph: fx.GraphModule = program.module()
     return graph
