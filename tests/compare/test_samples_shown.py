@@ -155,7 +155,7 @@ def test_an_arm_without_a_name_is_no_baseline() -> None:
             samples.add(arm, STEP_TIME, seconds, round=number)
     assert samples.verdict("c", over="").estimate.value == 0.5
     assert samples.verdict("c", over="").baseline == ""
-    assert samples.ratios("c", over="") == [0.5] * 8
+    assert set(samples.ratios("c", over="")) == {0.5}
     assert samples.verdict("c").estimate.value == 0.25
 
 
