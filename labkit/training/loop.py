@@ -9,6 +9,7 @@ The clock runs inside a step only: what you do between two steps costs the train
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from math import isfinite, nan
 from time import perf_counter
 from typing import Any
@@ -69,6 +70,7 @@ def steps(training: Loop) -> Iterator[Step]:
     weighed = accumulate > 1 or isinstance(task, Joined)
     # A model that sends its gradients asks with which batch of the step: `data_parallel`.
     begin_step = getattr(model, "begin_step", None)
+    clip = getattr(optimizer, "clip_gradients", partial(clip_gradients, model))  # see `Sharded`
     parts = list(model.modules())
     windows = training.stream.windows(accumulate)
     while training.index < training.total:
@@ -116,7 +118,7 @@ def steps(training: Loop) -> Iterator[Step]:
         if training.clip is not None:
             if scaler is not None:
                 scaler.unscale_(optimizer)
-            norm = float(clip_gradients(model, training.clip))
+            norm = float(clip(training.clip))
             if scaler is None and not isfinite(norm):  # of finite numbers: their squares overflow
                 raise not_finite(training, "norm of the gradient", norm, lr, LOSS_ADVICE)
         if scaler is None:

@@ -180,7 +180,8 @@ def train(
         raise ValueError("model has no parameters: there is nothing to train")
     task = classify() if task is None else task
     check_task(task)
-    if own.isdisjoint(p for group in optimizer.param_groups for p in group["params"]):
+    held = (p for group in optimizer.param_groups for p in group["params"])
+    if own.isdisjoint(getattr(p, "whole", p) for p in held):  # a rank may hold pieces: `Sharded`
         raise ValueError("optimizer has none of the model's parameters: it is another model's")
     check_positive_int("accumulate", accumulate)
     if clip is not None and not clip > 0:

@@ -34,10 +34,10 @@ def bad_gradient(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
         found, one = torch.zeros(1, device=device), torch.ones(1, device=device)
         torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, one)
         if found.item():
-            for name, parameter in model.named_parameters():
-                if parameter.grad is not None and not _dense(parameter.grad).isfinite().all():
-                    return name
-            return "a parameter that is none of the model's"
+            names = {parameter: name for name, parameter in model.named_parameters()}
+            for p in (p for group in optimizer.param_groups for p in group["params"]):
+                if p.grad is not None and not _dense(p.grad).isfinite().all():
+                    return names.get(getattr(p, "whole", p), "a parameter that is not the model's")
     return ""
 
 

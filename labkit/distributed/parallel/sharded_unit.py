@@ -54,6 +54,8 @@ class Unit:
         # where the model reads. In stage 3 it must outlive them.
         self.shard = flat[self._mine].clone() if zero == 3 else flat[self._mine]
         self.pieces = {p: nn.Parameter(piece) for p, piece in self._cut(self.shard).items()}
+        for parameter, piece in self.pieces.items():
+            piece.whole = parameter  # type: ignore[attr-defined]  # so `train` knows whose it is
         self._show(flat)
         self.free()
 

@@ -100,7 +100,8 @@ class Sharded:
         pieces = {p: piece for unit in self.units for p, piece in unit.pieces.items()}
         mine = [{**g, "params": [pieces[p] for p in g["params"] if p in pieces]} for g in kept]
         self._settings, self.optimizer = settings, optimizer(mine, **settings)
-        # So whoever knows only the optimizer, as `train` does, takes whole steps.
+        # So whoever knows only the optimizer, as `train` does, takes whole steps and clips rightly.
+        self.optimizer.clip_gradients = self.clip  # type: ignore[attr-defined]
         self.optimizer.register_step_pre_hook(lambda *_: self._before_step())
         self.optimizer.register_step_post_hook(lambda *_: self._after_step())
         self._to_reduce = self._in_order()

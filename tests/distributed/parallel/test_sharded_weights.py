@@ -267,17 +267,25 @@ def disturbed():
             seeded(lambda: nn.Sequential(Fails(3, 4), nn.Linear(4, 2))).state_dict()
         )
         batches = [(torch.eye(4, 3) * (1 + world.rank), torch.arange(4) % 2)] * 3
-        for _ in train(model, batches, sharded.optimizer):
+        for _ in train(model, batches, sharded.optimizer, clip=0.1):
             pass
         sharded.gather()
-        return errors, model[1].weight.detach().clone()
+        weight = model[1].weight.detach().clone()
+        for parameter in model.parameters():
+            parameter.register_hook(lambda gradient: gradient * float("nan"))
+        try:
+            list(train(model, batches, sharded.optimizer))
+        except FloatingPointError as error:
+            errors.append(str(error))
+        return errors, weight
 
 
 def test_errors_leave_nothing_behind_and_train_takes_its_optimizer():
     model = seeded(lambda: nn.Sequential(Fails(3, 4), nn.Linear(4, 2)))
     both = torch.cat([torch.eye(4, 3), 2 * torch.eye(4, 3)]), torch.arange(8) % 2
-    for _ in train(model, [both] * 3, torch.optim.SGD(model.parameters(), lr=0.1)):
+    for _ in train(model, [both] * 3, torch.optim.SGD(model.parameters(), lr=0.1), clip=0.1):
         pass
     for errors, weight in launch(disturbed, 2, deadline=60):
         assert errors[0] == "'on purpose'" and "changed in place" in errors[1]
+        assert "gradient of" in errors[2] and "weights are those before the step" in errors[2]
         torch.testing.assert_close(weight, model[1].weight.detach(), **CLOSE)
