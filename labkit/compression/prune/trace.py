@@ -109,9 +109,10 @@ def trace(
         try:
             graph = Tracer(tree_map(torch.clone, inputs)).trace(model)
         except Exception as error:  # whatever the model's own code raised when it met a stand-in
+            mode = " in training mode, with no more than the example" if training else ""
             raise ValueError(
-                f"model cannot be traced by torch.fx{' in training mode' * training}: its forward "
-                f"must not branch on values of tensors ({type(error).__name__}: {error})"
+                f"model cannot be traced by torch.fx{mode}: its forward must not branch on values "
+                f"of tensors ({type(error).__name__}: {error})"
             ) from error
     modules = dict(model.named_modules(remove_duplicate=False))
     names: dict[int, str] = {}  # one name for each tensor, also when two modules share it

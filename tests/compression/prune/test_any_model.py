@@ -42,6 +42,12 @@ def test_a_layer_whose_size_counts_stays_whole(name: str) -> None:
     assert smaller.layers[0].out_features == 8 and smaller.layers[1].out_features < 8
 
 
+def test_a_size_counts_also_where_weights_of_zero_hide_it_for_now() -> None:
+    model = Model(READS_ITS_SIZE["divides"], nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3))
+    nn.init.zeros_(model.layers[2].weight)
+    assert "layers.0" in channel_graph(model, torch.randn(FLAT)).kept
+
+
 def test_what_only_the_numbers_of_this_choice_show_is_refused_by_name() -> None:
     """Half of the channels may go, three of eight may not: only the last check can see it."""
     model = Model(
@@ -104,7 +110,7 @@ def test_a_training_mode_that_cannot_be_followed_is_refused() -> None:
         x = a(x)
         return b(-x if self.training and x.sum() > 0 else x)
 
-    with pytest.raises(ValueError, match="in training mode: its forward must not branch"):
+    with pytest.raises(ValueError, match="in training mode, .*: its forward must not branch"):
         channel_graph(Model(forward, nn.Linear(6, 8), nn.Linear(8, 3)), torch.randn(FLAT))
 
 
