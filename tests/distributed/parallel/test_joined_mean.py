@@ -124,3 +124,46 @@ def test_ranks_weigh_by_their_classes_in_every_way():
 def test_a_batch_that_is_empty_on_all_ranks_is_refused():
     with pytest.raises(RuntimeError, match="no target counts on any rank"):
         launch(nothing_at_all, deadline=60)
+
+
+UNEVEN = [  # batches of each rank, rows in them, batches a step
+    ((3, 4), (4, 3), 2),
+    ((3, 3), (4, 3), 2),
+    ((4, 4), (1, 1), 2),  # one row a batch
+    ((5, 5), (3, 1), 3),  # the last step of an epoch is shorter
+]
+
+
+def rows_of(rank, rows, count):
+    generator = torch.Generator().manual_seed(rank)
+    return [(torch.randn(rows, 3, generator=generator), torch.arange(rows) % 2)] * count
+
+
+def uneven():
+    found = []
+    with init() as world:
+        for counts, rows, accumulate in UNEVEN:
+            model = data_parallel(seeded(lambda: nn.Linear(3, 2)), accumulate=accumulate)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+            batches = rows_of(world.rank, rows[world.rank], counts[world.rank])
+            task = joined_mean(classify())
+            list(train(model, batches, optimizer, task=task, accumulate=accumulate))
+            found.append(model.module.weight.detach())
+    return found
+
+
+def test_uneven_windows_weigh_each_row_alike():
+    expected = []
+    for counts, rows, accumulate in UNEVEN:
+        model = seeded(lambda: nn.Linear(3, 2))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        parts = [rows_of(rank, rows[rank], counts[rank]) for rank in (0, 1)]
+        for start in range(0, max(counts), accumulate):
+            window = [batch for part in parts for batch in part[start : start + accumulate]]
+            inputs, labels = (torch.cat(both) for both in zip(*window, strict=True))
+            optimizer.zero_grad()
+            F.cross_entropy(model(inputs), labels).backward()
+            optimizer.step()
+        expected.append(model.weight.detach())
+    for found in launch(uneven, deadline=60):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
