@@ -54,11 +54,8 @@ def launch(
         TypeError: `function` is not callable, or it or an argument cannot be sent.
     """
     with Ranks(function, nprocs, deadline=deadline, **arguments) as ranks:
-        try:
-            for _ in ranks:
-                pass
-        except KeyboardInterrupt:  # where the launcher waited is nobody's business
-            raise KeyboardInterrupt("all ranks have ended") from None
+        for _ in ranks:
+            pass
     return ranks.results
 
 
@@ -115,7 +112,11 @@ class Ranks:
 
     def __iter__(self) -> Iterator[RankStep]:
         while self.running:
-            yield from self.poll(1.0)
+            try:
+                told = self.poll(1.0)
+            except KeyboardInterrupt:  # where the launcher waited says nothing to anybody
+                raise KeyboardInterrupt("all ranks have ended") from None
+            yield from told
 
     def poll(self, seconds: float) -> list[RankStep]:
         """Return what was told since the last call; wait up to `seconds` if that is nothing.

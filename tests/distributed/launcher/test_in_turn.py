@@ -66,7 +66,9 @@ def test_an_interrupt_shows_the_cell_and_not_the_launcher() -> None:
     with pytest.raises(KeyboardInterrupt, match="all ranks have ended") as caught:
         launch(sleep)
     files = [Path(str(each.path)).name for each in caught.traceback]
-    assert files == ["test_in_turn.py", "launch.py"] and caught.value.__suppress_context__
+    assert (
+        files == ["test_in_turn.py", "launch.py", "launch.py"] and caught.value.__suppress_context__
+    )
 
 
 def sleep() -> None:
