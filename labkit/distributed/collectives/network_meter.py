@@ -83,4 +83,6 @@ class NetworkMeter:
         return buffer
 
     def _count(self, tensor: Tensor) -> None:
-        self.bytes_sent += round(ring_bytes(tensor.nbytes, place()[1]))
+        parts = (tensor._indices(), tensor._values()) if tensor.is_sparse else (tensor,)
+        size = sum(part.nbytes for part in parts)
+        self.bytes_sent += round(ring_bytes(size, place()[1]))
