@@ -1,5 +1,6 @@
 # make lab         set up .venv, open JupyterLab on the first notebook
-# make test        set up, then run everything that continuous integration runs
+# make test        set up, then run everything that continuous integration runs; on x86 what computes
+#                  numbers runs once more, with the kernels of a laptop without AVX-512 and VNNI
 # make bench       set up, then measure what is measured and not asserted
 # make notebooks   execute all notebooks and store their outputs in them
 # make clean       remove .venv and what runs leave behind
@@ -16,6 +17,10 @@ CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 PROCESSES ?= 2
 VENV      := .venv
 RUN       := $(VENV)/bin/python
+LAPTOP    := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
+NUMBERS   := $(addprefix tests/,training measure models compare data ground \
+	$(addprefix compression/,quantize/test_static.py quantize/test_dynamic.py quantize/test_graphs.py \
+	quantize/test_rounding.py prune/test_channel_pruning.py prune/test_masks.py prune/test_prune.py))
 ASK       := -I labkit/cli/installing.py
 
 .PHONY: lab test bench notebooks clean
@@ -30,6 +35,8 @@ test: $(VENV)/test.stamp
 	$(RUN) -m ruff format --check
 	LABKIT_PROFILE=smoke LABKIT_RESULTS="$(CURDIR)/results/test" $(RUN) -m pytest -n $(PROCESSES) \
 		--nbval-lax --nbval-current-env --nbval-cell-timeout=120 tests notebooks/00_start_here.ipynb notebooks/01_the_training_loop.ipynb
+	test "$$(uname -m)" != x86_64 || \
+		$(LAPTOP) $(RUN) -m pytest -n $(PROCESSES) $(NUMBERS)
 
 bench: $(VENV)/bench.stamp
 	$(RUN) tests/support/find_browser.py --install

@@ -120,6 +120,22 @@ def int8_saturates() -> bool:
     return bool((sums != inputs * largest[0] * largest[1]).any())
 
 
+SAFE_CHANNELS = 8
+
+
+def breaks_strided_1x1() -> bool:
+    """Say whether torch's convolutions corrupt memory here, for one kind of layer.
+
+    Where oneDNN has kernels of 256 bits only (AVX2), the backward pass of a convolution of 1x1 with
+    a stride and 2 to 7 input channels, in fp32 and channels_last, writes past its end. From
+    `SAFE_CHANNELS` on all is well. Source: oneDNN's issue 6035.
+    """
+    if platform.machine().lower() not in {"x86_64", "amd64"}:
+        return False
+    wide = "AVX512" in torch.backends.cpu.get_cpu_capability()
+    return not (wide and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """Pin torch to `count` threads inside the block; the old number is restored.

@@ -20,11 +20,10 @@ from labkit.cli import install
 from labkit.compression.quantize import int8_kernels
 from labkit.compression.quantize.lowering import SATURATING
 from labkit.data.files import data_root, expected_hashes
-from labkit.facts import Facts, machine_facts
+from labkit.facts import SAFE_CHANNELS, Facts, breaks_strided_1x1, machine_facts
 from labkit.files import clone, results_folder, sha256
 
 MEMORY_GIB_NEEDED = 1.5  # a notebook peaks at 1.2 GB, JupyterLab takes 0.2
-NARROW = ("avx2", "avx-vnni")  # oneDNN's kernels of 256 bits; oneDNN's issue 6035
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,7 @@ def collect() -> Iterator[Check]:
     yield check_cores(facts, os.cpu_count() or 1)
     yield check_memory(facts)
     yield from check_numbers(facts, int8_kernels())
+    yield check_convolutions(breaks_strided_1x1())
     yield check_device(facts)
     yield check_python(sys.version_info[:2])
     requirements = importlib.metadata.requires("labkit") if _version("labkit") else None
@@ -131,9 +131,15 @@ def check_numbers(facts: Facts, kernels: str) -> Iterator[Check]:
         yield Check("int8", "note", found, "less accurate and less fast than with VNNI: measure it")
     else:
         yield Check("int8", "ok", f"{kernels}: kernels add products in 32 bits")
-    if kernels in NARROW:
+
+
+def check_convolutions(broken: bool) -> Check:
+    """Some processors cannot train a kind of layer; pruning keeps out of its way."""
+    if broken:
         found = "torch corrupts memory in backward of 1x1, strided, channels_last, 2 to 7 inputs"
-        yield Check("convolutions", "note", found, "give such a layer 8 input channels or more")
+        advice = f"give such a layer {SAFE_CHANNELS} input channels or more"
+        return Check("convolutions", "note", found, advice)
+    return Check("convolutions", "ok", "none is known to fail here")
 
 
 def check_device(facts: Facts) -> Check:

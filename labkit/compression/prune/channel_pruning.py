@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from labkit.compression.prune.budget import choose_for_flops
-from labkit.compression.prune.choice import choose
+from labkit.compression.prune.choice import choose, spared
 from labkit.compression.prune.criteria import Scores, magnitude_scores
 from labkit.compression.prune.graph import ChannelGraph
 from labkit.compression.prune.grouping import channel_graph
@@ -35,6 +35,8 @@ def channels(
     multiple: int = 1,
 ) -> nn.Module:
     """Return a copy of the model without the channels that matter least, to be fine-tuned.
+
+    On some processors a few more stay, since torch could not train what is left: see `spared`.
 
     Args:
         model: any module that torch.fx can trace; left untouched.
@@ -61,4 +63,4 @@ def channels(
     else:
         assert ratio is not None
         keep = choose(scores, ratio, together=together, multiple=multiple)
-    return remove_channels(model, graph, keep)
+    return remove_channels(model, graph, spared(graph, scores, keep))

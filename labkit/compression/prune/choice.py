@@ -10,10 +10,12 @@ Layers that are thin or shallow gain less: reading and writing activations stays
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from labkit.checks import check_positive_int
 from labkit.compression.prune.criteria import Scores
+from labkit.compression.prune.graph import ChannelGraph
+from labkit.facts import SAFE_CHANNELS, breaks_strided_1x1
 
 Keep = dict[str, Tensor]
 """Name of group -> bool (units,): which of its units stay."""
@@ -58,6 +60,29 @@ def choose(
     else:
         counts = {n: len(score) - round(ratios[n] * len(score)) for n, score in scores.items()}
     return {name: _highest(score, counts[name], multiple) for name, score in scores.items()}
+
+
+def spared(graph: ChannelGraph, scores: Scores, keep: Keep) -> Keep:
+    """Return the choice with as many channels as torch needs where it would corrupt memory.
+
+    On such a processor (see `labkit.facts.breaks_strided_1x1`) a layer of 1x1 with a stride reads
+    at least `SAFE_CHANNELS` channels, if it had as many; elsewhere the choice stays as it is.
+    """
+    if not breaks_strided_1x1():
+        return keep
+    for place in graph.places:
+        layer = graph.model.get_submodule(place.tensor.rpartition(".")[0])
+        if (
+            not isinstance(layer, nn.Conv2d)
+            or layer.kernel_size != (1, 1)
+            or layer.stride == (1, 1)
+        ):
+            continue
+        for name, group in graph.groups.items():
+            few = name in keep and 1 < int(keep[name].sum()) < SAFE_CHANNELS <= len(keep[name])
+            if few and place.role == "reads" and torch.isin(group.units, place.units).any():
+                keep = {**keep, name: _highest(scores[name], SAFE_CHANNELS, 1)}
+    return keep
 
 
 def _check_scores(scores: Scores) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
 from labkit.compression.agreement import decibels
-from labkit.compression.checks import check_model, copied
+from labkit.compression.checks import check_model, check_own_weights, copied
 from labkit.compression.quantize.lowering import weight_bits
 from labkit.compression.quantize.rewriting import LAYERS, rewrite
 from labkit.compression.quantize.torchao_import import pt2e
@@ -82,6 +82,7 @@ def convert(
         check_same(f"{name} with its norms folded", unfolded, prepared(*first), FOLDED)
         for inputs in batches:
             prepared(*inputs)
+        _hide_norms(prepared)
         with explained(f"{name} cannot be quantized by torchao"):
             converted = pt2e().convert_pt2e(prepared)
     names = _names(converted, weights)
@@ -96,10 +97,11 @@ def export(model: nn.Module, inputs: Inputs) -> fx.GraphModule:
 
     Raises:
         TypeError: `model` is not a module.
-        ValueError: the model is not float32 on the CPU, cannot be traced, is tied to a batch size,
-            or does not return one tensor.
+        ValueError: the model is not float32 on the CPU, computes weights anew in each pass, cannot
+            be traced, is tied to a batch size, or does not return one tensor.
     """
     model, name = copied(model).eval(), type(model).__name__
+    check_own_weights(model)  # torchao would quantize some, leave others, and fold into none
     _check_dtype_and_device(model)
     with (
         explained(f"{name} cannot be traced by torch.export, which quantization needs"),
@@ -160,6 +162,17 @@ def check_keep_float(model: nn.Module, keep_float: Collection[str]) -> tuple[str
             f"there are {', '.join(names)}"
         )
     return tuple(sorted(kept))
+
+
+def _hide_norms(prepared: fx.GraphModule) -> None:
+    """Call norms that were not folded by a name that torchao does not know.
+
+    It would look for those of its training with rounding, for half a minute.
+    """
+    for node in prepared.graph.nodes:
+        if node.target is torch.ops.aten.batch_norm.default:
+            node.target = torch.batch_norm
+    prepared.recompile()
 
 
 def _two(inputs: Inputs) -> Inputs:

@@ -12,6 +12,7 @@ from labkit.compression.prune import (
     batch_norm_scores,
     channel_graph,
     channels,
+    choice,
     choose,
     choose_for_flops,
     magnitude_scores,
@@ -19,6 +20,12 @@ from labkit.compression.prune import (
     taylor_scores,
 )
 from labkit.measure import flops
+
+
+@pytest.fixture(autouse=True)
+def on_any_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not on those where a few channels more stay."""
+    monkeypatch.setattr(choice, "breaks_strided_1x1", lambda: False)
 
 
 def equal(some: nn.Module, other: nn.Module) -> bool:
@@ -70,3 +77,16 @@ def test_refuses_both_and_neither() -> None:
         channels(model, inputs, 1.0)
     with pytest.raises(ValueError, match="flops must be a number above 0"):
         channels(model, inputs, flops=0)
+
+
+@pytest.mark.parametrize(("broken", "left"), [(True, 8), (False, 4)])
+def test_layers_that_torch_cannot_train_keep_eight_inputs(
+    monkeypatch: pytest.MonkeyPatch, broken: bool, left: int
+) -> None:
+    monkeypatch.setattr(choice, "breaks_strided_1x1", lambda: broken)
+    model, images = models.convnet(16), torch.randn(2, 1, 16, 16)
+    smaller = channels(model, images, ratio=0.75)
+    assert smaller.stem.out_channels == left  # a block with a stride reads it
+    assert smaller.blocks[1].shortcut.in_channels == left
+    assert smaller.blocks[0].conv1.out_channels == 4  # read by a layer of 3x3
+    assert channels(model, images, ratio=0.95).stem.out_channels == 1

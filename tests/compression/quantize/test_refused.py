@@ -5,6 +5,7 @@ import logging
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from labkit.compression import quantize
 from labkit.compression.quantize import torchao_import
@@ -58,6 +59,8 @@ class Broken(nn.Module):
         (Loop(6, 2), "Loop .*batch size"),
         (nn.ReLU(), "ReLU has no convolutions and linear layers"),
         (nn.Linear(6, 2, dtype=torch.bfloat16), "in float32, got weight in torch.bfloat16"),
+        (weight_norm(nn.Linear(6, 2)), "^weight is computed from others: .*remove_param"),
+        (quantize.weights(nn.Sequential(LINEAR)), "^0.weight is computed from others"),
         (nn.Linear(6, 2, device="meta"), "on the CPU: .*x86 processors, got weight on meta"),
     ],
 )

@@ -1,7 +1,10 @@
 """Static int8: the kernels compute what the roundings say, and the roundings are those by hand."""
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -282,3 +285,17 @@ def test_where_sums_saturate_weights_have_seven_bits_and_accuracy_stays(
             assert not name.endswith(".int8") or 60 < tensor.abs().max() <= 64
         assert abs(evaluate(model, test) - evaluate(net, test)) <= 0.003
     assert abs(evaluate(static, test) - evaluate(net, test)) <= 0.003
+
+
+ASKED = """
+from labkit.compression.quantize.lowering import int8_kernels, weight_bits
+from labkit.facts import breaks_strided_1x1
+print(int8_kernels() or "none", weight_bits(), breaks_strided_1x1())
+"""
+
+
+def test_a_processor_is_judged_by_what_its_kernels_do() -> None:
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    command = [sys.executable, "-c", ASKED]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == ("avx2 7 True" if int8_kernels() else "none 8 False")
