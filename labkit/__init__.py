@@ -4,6 +4,10 @@ What is public stands here, on one screen. Widgets live in `labkit.widgets` and 
 those who want them, so that `import labkit` stays cheap.
 """
 
+from labkit.hints import check_package
+
+check_package(__name__)  # before what it checks is imported
+
 from labkit import data, models
 from labkit.compare import Race
 from labkit.facts import machine_facts, threads

@@ -61,9 +61,6 @@ class Panel:
             raise ValueError(f"series must be different names, at least one, got {self.series!r}")
         if not len(set(self.x_labels)) == len(self.x_labels) in (1, 2):
             raise ValueError(f"x_labels must hold one or two labels, got {self.x_labels!r}")
-        if self.kind not in ("lines", "scatter", "stacked", "lane"):
-            kinds = '"lines", "scatter", "stacked" or "lane"'
-            raise ValueError(f"kind must be {kinds}, got {self.kind!r}")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the panel for a JSON message."""
@@ -252,12 +249,10 @@ def watch(
         table: all results so far -> running figures.
 
     Raises:
-        TypeError: `results` is not iterable, or `panels` holds no Panel or something else.
+        TypeError: `panels` holds no Panel or something else.
         ValueError: `total` is negative.
     """
     axes = (panels,) if isinstance(panels, Panel) else tuple(panels)
-    if not isinstance(results, Iterable):
-        raise TypeError(f"results must be iterable, got {type(results).__name__}")
     if not axes or not all(isinstance(panel, Panel) for panel in axes):
         kinds = [type(panel).__name__ for panel in axes]
         raise TypeError(f"panels must be a Panel or several, got {kinds}")

@@ -59,8 +59,6 @@ class Quantity:
     versus: str = ""
 
     def __post_init__(self) -> None:
-        if self.kind not in ("ratio", "difference"):
-            raise ValueError(f'kind must be "ratio" or "difference", got {self.kind!r}')
         if not self.margin >= 0:
             raise ValueError(f"margin must be 0 or more, got {self.margin!r}")
         # A frozen dataclass fills what was left away through object.__setattr__.

@@ -69,15 +69,13 @@ def other_race(
     return ""
 
 
-def check_variants(variants: object) -> dict[str, tuple[nn.Module, ...]]:
+def check_variants(variants: Mapping[str, object]) -> dict[str, tuple[nn.Module, ...]]:
     """Return {name: models, one for each seed}.
 
     Raises:
-        TypeError: no mapping, or a variant that is no module.
+        TypeError: a variant is no module.
         ValueError: no variants, or not as many models in each.
     """
-    if not isinstance(variants, Mapping):
-        raise TypeError(f"variants must be {{name: model}}, got {type(variants).__name__}")
     if not variants:
         raise ValueError("variants is empty: give at least the baseline")
     checked: dict[str, tuple[nn.Module, ...]] = {}
@@ -97,11 +95,8 @@ def check_batches(test: Iterable[Batch]) -> tuple[Batch, ...]:
     """Return the batches.
 
     Raises:
-        TypeError: what was given is no batches.
         ValueError: there are none.
     """
-    if not isinstance(test, Iterable):
-        raise TypeError(f"test must be batches, such as a list, got {type(test).__name__}")
     batches = tuple(test)
     if not batches:
         raise ValueError("test is empty: there is nothing to answer")

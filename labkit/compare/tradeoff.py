@@ -124,8 +124,6 @@ class Tradeoff:
         self.baseline = next(iter(self.variants))
         self.seeds = len(self.variants[self.baseline])
         self.batches = check_batches(test)
-        if not isinstance(example, Tensor):
-            raise TypeError(f"example must be a tensor of inputs, got {type(example).__name__}")
         check_positive_int("rounds", rounds)
         check_positive_int("thread_count", thread_count)
         self.example, self.rounds, self.thread_count = example, rounds, thread_count

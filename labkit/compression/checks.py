@@ -13,12 +13,6 @@ REMEDY = (
 )
 
 
-def check_model(model: object) -> None:
-    """Raise a TypeError unless the model is a module."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-
-
 def check_own_weights(model: nn.Module) -> None:
     """Raise a ValueError that names a layer whose weight is computed anew in each forward pass.
 
@@ -43,7 +37,6 @@ def copied(model: Model) -> Model:
         TypeError: `model` is not a module.
         ValueError: it cannot be copied; names the weight that stands in the way.
     """
-    check_model(model)
     try:
         return copy.deepcopy(model)
     except Exception as error:  # of whatever the model holds: locks, files, tensors with a history

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,9 +27,6 @@ from labkit.checks import check_positive_int, explaining, form
 from labkit.data.batches import EpochBatches
 from labkit.data.files import data_root, verified
 from labkit.fingerprint import fingerprint
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 FILE, TOKENIZER = "speeches/speeches.jsonl.xz", "speeches/tokenizer.json"
 END = 0
@@ -98,7 +95,7 @@ class TextData:
     context: int
     vocabulary: int
     characters: int
-    _tokenizer: "Tokenizer"
+    _tokenizer: Any  # of tokenizers, which only those who read text import
 
     def __repr__(self) -> str:
         sizes = f"{len(self.train_tokens):,} + {len(self.test_tokens):,} tokens"
@@ -204,7 +201,7 @@ def _latest(root: Path, characters: int) -> list[str]:
     return taken
 
 
-def _tokenizer(root: Path) -> "Tokenizer":
-    from tokenizers import Tokenizer  # only those who read text need it
+def _tokenizer(root: Path) -> Any:
+    from tokenizers import Tokenizer
 
     return Tokenizer.from_file(str(verified(root, TOKENIZER, "make_speeches.py")))

@@ -142,7 +142,7 @@ def predict(value: float, unit: str = "x") -> Prediction:
         TypeError: `value` is not a number.
         ValueError: it is not finite.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool):
         raise TypeError(f"value must be a number, got {value!r}")
     if not math.isfinite(value):
         raise ValueError(f"value must be a finite number, got {value!r}")

@@ -41,11 +41,8 @@ def peak_memory(function: Callable[[], object], *, device: torch.device | str | 
         device: whose memory is counted; None is the default device of `labkit.facts`.
 
     Raises:
-        TypeError: `function` cannot be called.
         ValueError: the device is neither a CPU nor a CUDA device.
     """
-    if not callable(function):
-        raise TypeError(f"function must be a function to call, got {type(function).__name__}")
     where = device_of(device) if device is not None else facts.default_device()
     if where.type == "cuda":
         return _peak_cuda(function, where)

@@ -27,11 +27,7 @@ def traffic(function: Callable[[], object]) -> int:
     Args:
         function: called once, without arguments. What it changes stays changed.
 
-    Raises:
-        TypeError: `function` cannot be called.
     """
-    if not callable(function):
-        raise TypeError(f"function must be a function to call, got {type(function).__name__}")
     with _Counter() as counter:
         function()
     total: int = counter.bytes

@@ -28,8 +28,6 @@ def untouched(model: nn.Module, *batch: object) -> Iterator[None]:
         TypeError: `model` is not a module.
         ValueError: the block failed.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     try:
         with seeds.kept_rng(), explaining("a pass of the model", *batch):

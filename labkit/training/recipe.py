@@ -125,10 +125,6 @@ class Recipe:
                 f"got {self.memory_format!r}"
             )
         check_task(self.task)
-        if not isinstance(self.between, tuple):
-            raise TypeError(
-                f"between must be a tuple of generator functions, got {type(self.between).__name__}"
-            )
         if self.batch_size > self.data.train_size:
             raise ValueError(
                 f"batch_size {self.batch_size} is larger than the training set "

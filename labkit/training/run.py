@@ -15,7 +15,7 @@ stands in `labkit.training.loop`.
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -30,8 +30,13 @@ from labkit.training.step import Step
 from labkit.training.stream import EpochStream, to_device
 from labkit.training.task import Batch, Task, check_task, classify
 
-Between: TypeAlias = "Callable[[Training, Iterator[Step]], Iterator[Step]]"
-"""What is done between two steps; see `labkit.training.between`."""
+
+@runtime_checkable
+class Between(Protocol):
+    """What is done between two steps; see `labkit.training.between`."""
+
+    def __call__(self, training: "Training", steps: Iterator[Step]) -> Iterator[Step]:
+        """Return the steps, with something done after each."""
 
 
 @dataclass(eq=False)

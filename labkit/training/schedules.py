@@ -8,11 +8,12 @@ step, or to step twice: resuming at step k gives the rate of step k.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """Progress in [0, 1] -> factor of the learning rate."""
 

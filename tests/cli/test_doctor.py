@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sys
+from argparse import Namespace
 
 import pytest
 
@@ -119,7 +120,7 @@ def test_this_machine_fits_on_one_screen():
 @pytest.mark.parametrize(("status", "code"), [("ok", 0), ("note", 0), ("problem", 1)])
 def test_exit_code(monkeypatch, capsys, status, code):
     monkeypatch.setattr(doctor, "collect", lambda: [doctor.Check("x", status, "found", "mend")])
-    assert doctor.main(None) == code
+    assert doctor.main(Namespace()) == code
     assert "found" in capsys.readouterr().out
 
 

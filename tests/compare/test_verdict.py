@@ -175,7 +175,7 @@ def test_the_figures_that_are_printed_lead_to_the_call_that_is_printed() -> None
 def test_a_quantity_is_refused_that_cannot_be_judged() -> None:
     with pytest.raises(ValueError, match="margin must be 0 or more, got nan"):
         replace(STEP_TIME, margin=math.nan)
-    with pytest.raises(ValueError, match='kind must be "ratio" or "difference", got \'sum\''):
+    with pytest.raises(ValueError, match="kind must be one of 'ratio', 'difference', got 'sum'"):
         Quantity("a", "b", "sum")  # type: ignore[arg-type]
 
 

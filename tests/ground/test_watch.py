@@ -82,7 +82,7 @@ def test_the_table_is_asked_for_only_when_there_is_something() -> None:
 
 
 def test_what_cannot_be_watched_is_refused() -> None:
-    with pytest.raises(TypeError, match="results must be iterable, got int"):
+    with pytest.raises(TypeError, match=r"results must be of type Iterable\[~Result\], got 3"):
         watch(3, PANELS, lambda _: {})  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"panels must be a Panel or several, got \[\]"):
         watch([], (), lambda _: {})

@@ -163,9 +163,9 @@ def test_fused_kernels_are_refused_and_not_counted_as_nothing():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(TypeError, match="function.*got int"):
+    with pytest.raises(TypeError, match="function.*got 3"):
         flops(3)
-    with pytest.raises(TypeError, match="model must be.*got function"):
+    with pytest.raises(TypeError, match="model must be.*got <function"):
         step_flops(lambda x: x, torch.ones(1, 1), labels(1))
     with pytest.raises(ValueError, match="nothing to train"):
         step_flops(nn.ReLU(), torch.ones(1, 1), labels(1))

@@ -173,7 +173,7 @@ class TestPeak:
         assert peak_memory(lambda: mib(1)) == MIB
 
     def test_bad_input_is_named(self):
-        with pytest.raises(TypeError, match="function.*got Tensor"):
+        with pytest.raises(TypeError, match="function.*got tensor"):
             peak_memory(torch.ones(1))
         with pytest.raises(ValueError, match="device.*got meta"):
             peak_memory(lambda: None, device="meta")
@@ -283,9 +283,9 @@ class TestSaved:
 
     def test_bad_input_is_named(self):
         x = torch.ones(1, 1)
-        with pytest.raises(TypeError, match="model must be.*got str"):
+        with pytest.raises(TypeError, match="model must be.*got 'model'"):
             saved_bytes("model", total, x, x)
         with pytest.raises(ValueError, match="got 1 tensors"):
             saved_bytes(nn.Linear(1, 1), total, x)
-        with pytest.raises(TypeError, match=r"batch\[1\].*got list"):
+        with pytest.raises(TypeError, match=r"batch must be of type Tensor, got \[1\]"):
             saved_bytes(nn.Linear(1, 1), total, x, [1])

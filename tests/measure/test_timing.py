@@ -138,9 +138,10 @@ def test_a_single_sample_has_no_spread():
     ("arguments", "error", "message"),
     [
         ({"functions": {}}, ValueError, "functions is empty"),
-        ({"functions": {"a": 3}}, TypeError, r"functions\['a'\].*got int"),
+        ({"functions": {"a": 3}}, TypeError, "functions.*got {'a': 3}"),
+        ({"functions": {"a": int, "b": 3}}, TypeError, r"functions\['b'\].*got int"),
         ({"rounds": 0}, ValueError, "rounds.*got 0"),
-        ({"rounds": 2.5}, ValueError, "rounds.*got 2.5"),
+        ({"rounds": 2.5}, TypeError, "rounds.*got 2.5"),
         ({"warmup": -1}, ValueError, "warmup.*got -1"),
         ({"warmup": True}, ValueError, "warmup.*got True"),
         ({"threads": 0}, ValueError, "got 0"),

@@ -42,7 +42,7 @@ def test_mlp_is_two_linear_layers() -> None:
     assert count(models.mlp(64, 64, 10)) == 64 * 64 + 64 + 64 * 10 + 10
 
 
-@pytest.mark.parametrize("arguments", [{"width": 0}, {"classes": -1}, {"channels": 1.5}])
+@pytest.mark.parametrize("arguments", [{"width": 0}, {"classes": -1}, {"channels": 0}])
 def test_refuses_sizes_that_are_none(arguments: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(arguments))):
         models.convnet(**arguments)

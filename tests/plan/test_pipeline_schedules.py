@@ -69,8 +69,8 @@ def test_numbers_of_the_papers():
     ("call", "words"),
     [
         (lambda: bubble(0, 1), "stages must be"),
-        (lambda: bubble(1, 1.5), "microbatches must be"),
-        (lambda: in_flight("gpipe", 1, 1, 0), 'kind must be "GPipe" or "1F1B", got \'gpipe\''),
+        (lambda: bubble(1, 0), "microbatches must be"),
+        (lambda: in_flight("gpipe", 1, 1, 0), "kind must be one of 'GPipe', '1F1B', got 'gpipe'"),
         (lambda: in_flight("GPipe", 2, 1, 2), "rank must be from 0 to 1, got 2"),
         (lambda: order("1F1B", 2, 1, -1), "rank must be from 0 to 1, got -1"),
         (lambda: pipeline_schedule("GPipe", 2, 0), "microbatches must be"),
@@ -79,7 +79,7 @@ def test_numbers_of_the_papers():
             "forward must be a positive",
         ),
         (
-            lambda: pipeline_schedule("GPipe", 2, 2, backward="2"),
+            lambda: pipeline_schedule("GPipe", 2, 2, backward=-2.0),
             "backward must be a positive",
         ),
         (lambda: idle([]), "blocks must hold at least one"),

@@ -8,7 +8,7 @@ from support.sources import code_lines
 FOLDERS = ("labkit", "tests", "benchmarks", "examples", "data")
 LINES_AT_MOST = 300
 # labkit without what only notebooks and the command line need, in lines of code.
-LIBRARY_AT_MOST = 9_000
+LIBRARY_AT_MOST = 10_750
 NOT_LIBRARY = ("lessons", "widgets", "cli")
 
 

@@ -225,7 +225,7 @@ def test_a_nan_loss_stops_before_the_weights_are_touched() -> None:
 
 BAD_ARGUMENTS = [
     ({"epochs": -1}, ValueError, "epochs must be a whole number of at least 1, got -1"),
-    ({"epochs": 1.5}, ValueError, "epochs"),
+    ({"epochs": 1.5}, TypeError, "epochs"),
     ({"steps": 0}, ValueError, "steps"),
     ({"steps": 3, "epochs": 3}, ValueError, "epochs or steps, not both"),
     ({"precision": "fp8"}, ValueError, "precision must be one of fp32, bf16, fp16"),

@@ -193,6 +193,9 @@ def test_a_teacher_is_left_alone() -> None:
     assert all(p.grad is None for p in teacher.parameters())
 
 
+SGD_OF_NONE = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -202,17 +205,21 @@ def test_a_teacher_is_left_alone() -> None:
             ValueError,
             "class_weights must be a tuple of",
         ),
-        (lambda: distill(F.mse_loss, net().eval()), TypeError, "answers with logits"),
-        (lambda: distill(classify(), F.relu), TypeError, "teacher must be a module"),
+        (lambda: distill(F.mse_loss, net().eval()), TypeError, "task must be of type Supervised"),
+        (lambda: distill(classify(), F.relu), TypeError, "teacher must be of type Module"),
         (lambda: distill(classify(), net()), ValueError, r"teacher.eval\(\)"),
         (lambda: distill(classify(), net().eval(), share=2), ValueError, "share must lie in"),
         (lambda: distill(classify(), net().eval(), temperature=0), ValueError, "temperature"),
-        (lambda: classify(class_weights=[1.0]), ValueError, "must be a tuple of numbers"),
+        (lambda: classify(class_weights=[1.0]), TypeError, "class_weights must be of type tuple"),
         (lambda: distill(supervised(F.mse_loss), net().eval()), TypeError, "answers with logits"),
-        (lambda: train(net(), [], None, task=classify), TypeError, "task must be a task"),
+        (lambda: train(net(), [], SGD_OF_NONE, task=classify), TypeError, "task must be a task"),
         (lambda: scores(net(), []), ValueError, "batches is empty"),
         (lambda: scores(net(), [torch.zeros(2, 5)]), TypeError, "pair of tensors"),
-        (lambda: train(net(), [], None, task=F.cross_entropy), TypeError, "task must be a task"),
+        (
+            lambda: train(net(), [], SGD_OF_NONE, task=F.relu),
+            TypeError,
+            "task must be of type Task",
+        ),
     ],
 )
 def test_refuses(make, error: type[Exception], message: str) -> None:

@@ -10,7 +10,7 @@ many at random (`shuffled`; the control of Frankle and Carbin, "The Lottery Tick
 import torch
 from torch import nn
 
-from labkit.compression.checks import check_model, check_own_weights, copied
+from labkit.compression.checks import check_own_weights, copied
 from labkit.compression.prune.masks import Masks
 
 
@@ -30,7 +30,6 @@ def renewed(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: a module holds parameters that it cannot draw anew, or computes a weight.
     """
-    check_model(model)
     check_own_weights(model)  # what a layer draws anew would be computed away again
     fresh = copied(model)
     for name, module in fresh.named_modules():

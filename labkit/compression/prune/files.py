@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from labkit.compression.checks import check_model, check_own_weights, copied
+from labkit.compression.checks import check_own_weights, copied
 from labkit.compression.prune.removal import owners_of
 from labkit.compression.prune.stand_ins import attribute
 from labkit.training.checkpoint import read_state, write_state
@@ -34,7 +34,6 @@ def save(model: nn.Module, path: str | Path) -> None:
         ValueError: a weight that is computed from others.
         OSError: the folder cannot be written or the disk is full; an older file stays as it was.
     """
-    check_model(model)
     check_own_weights(model)
     tensors = {n: t.detach() for n, t in model.state_dict().items() if isinstance(t, Tensor)}
     write_state(path, {"kind": KIND, "tensors": tensors, "widths": _widths(model)})

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labkit.compression.checks import check_model, check_own_weights, copied
+from labkit.compression.checks import check_own_weights, copied
 
 Masks = dict[str, Tensor]
 
@@ -91,7 +91,6 @@ def sparsity(model: nn.Module) -> float:
     Raises:
         ValueError: a model without linear or convolution layers.
     """
-    check_model(model)
     weights = list({id(layer.weight): layer.weight for layer in _layers(model)}.values())
     zeros = sum(int((weight == 0).sum()) for weight in weights)
     return zeros / sum(int(weight.numel()) for weight in weights)
@@ -117,7 +116,6 @@ def prunable(model: nn.Module) -> dict[str, Tensor]:
         TypeError: `model` is not a module.
         ValueError: a model without such layers, or a weight that is computed or not a number.
     """
-    check_model(model)
     check_own_weights(model)
     weights = {id(layer.weight) for layer in _layers(model)}
     found: dict[str, Tensor] = {n: p for n, p in model.named_parameters() if id(p) in weights}

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_map
 
-from labkit.compression.checks import check_model, check_own_weights, copied
+from labkit.compression.checks import check_own_weights, copied
 from labkit.compression.prune.stand_ins import Tracer, attribute, is_torchs, like, torchs
 
 Example: TypeAlias = Tensor | tuple[Tensor, ...]
@@ -95,7 +95,6 @@ def trace(
         ValueError: the model cannot be traced, does not take the example, or has weights that are
             computed.
     """
-    check_model(model)
     check_own_weights(model)
     model = copied(model).eval()
     inputs = example if isinstance(example, tuple) else (example,)

@@ -18,7 +18,7 @@ Source: Jacob et al., "Quantization and Training of Neural Networks for Efficien
 Integer-Arithmetic-Only Inference", 2017.
 """
 
-from collections.abc import Collection
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import (
@@ -39,7 +39,7 @@ from labkit.compression.quantize.weight_only import (
 
 
 def aware(
-    model: nn.Module, bits: int = 4, group: int | None = None, keep_float: Collection[str] = ()
+    model: nn.Module, bits: int = 4, group: int | None = None, keep_float: Iterable[str] = ()
 ) -> nn.Module:
     """Return a copy of the model that rounds its weights in each forward pass; train it as usual.
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit.compression.checks import check_model
 from labkit.compression.quantize.exported import convert
 from labkit.compression.quantize.int8_model import Int8Model
 from labkit.compression.quantize.static_int8 import weight_spec
@@ -31,7 +30,6 @@ def dynamic(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> Int8Model
         ValueError: no linear layers; an example that is not made of tensors; a model that is not
             float32 on the CPU, or cannot be traced.
     """
-    check_model(model)
     inputs = example if isinstance(example, tuple) else (example,)
     if not inputs or not all(torch.is_tensor(x) and x.ndim > 0 for x in inputs):
         raise ValueError("example must be a tensor or a tuple of tensors, each with a batch")

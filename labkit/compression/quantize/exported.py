@@ -10,7 +10,7 @@ returns something else than one tensor.
 """
 
 import warnings
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
 from labkit.compression.agreement import decibels
-from labkit.compression.checks import check_model, check_own_weights, copied
+from labkit.compression.checks import check_own_weights, copied
 from labkit.compression.quantize.lowering import weight_bits
 from labkit.compression.quantize.rewriting import LAYERS, rewrite
 from labkit.compression.quantize.torchao_import import pt2e
@@ -144,14 +144,13 @@ def any_batch(inputs: Inputs) -> Any:
     return tuple({0: torch.export.Dim.AUTO} for _ in inputs)
 
 
-def check_keep_float(model: nn.Module, keep_float: Collection[str]) -> tuple[str, ...]:
+def check_keep_float(model: nn.Module, keep_float: Iterable[str]) -> tuple[str, ...]:
     """Return the names in order, each known to be that of a module.
 
     Raises:
         TypeError: `model` is not a module, or a single string.
         ValueError: a name that no module of the model has; the message lists those there are.
     """
-    check_model(model)
     if isinstance(keep_float, str):
         raise TypeError(f"keep_float must be a collection of names, got the string {keep_float!r}")
     names = [name for name, _ in model.named_modules() if name]

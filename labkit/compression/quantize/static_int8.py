@@ -16,11 +16,11 @@ Source: Jacob et al., "Quantization and Training of Neural Networks for Efficien
 Integer-Arithmetic-Only Inference", 2017.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from labkit.compression.quantize import observers
 from labkit.compression.quantize.affine import integer_range
@@ -29,13 +29,14 @@ from labkit.compression.quantize.int8_model import Int8Model
 from labkit.compression.quantize.lowering import weight_bits
 from labkit.compression.quantize.ranges import check_ranges
 from labkit.compression.quantize.torchao_import import pt2e
+from labkit.training import Batch
 
 
 def static(
     model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[Batch],
     ranges: str = "min-max",
-    keep_float: Collection[str] = (),
+    keep_float: Iterable[str] = (),
 ) -> Int8Model:
     """Return the model in int8, for inputs like those of `batches`; it takes seconds.
 
@@ -86,7 +87,7 @@ def weight_spec() -> Any:
     )
 
 
-def _inputs(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Inputs]:
+def _inputs(batches: Iterable[Batch]) -> Iterator[Inputs]:
     """The inputs of each batch, checked."""
     first = None
     for batch in batches:

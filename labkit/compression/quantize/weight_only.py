@@ -16,7 +16,7 @@ Source: Krishnamoorthi, "Quantizing deep convolutional networks for efficient in
 scales by channel.
 """
 
-from collections.abc import Collection
+from collections.abc import Iterable
 from math import prod
 
 import torch
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 
 from labkit.checks import check_positive_int
-from labkit.compression.checks import REMEDY, check_model, copied
+from labkit.compression.checks import REMEDY, copied
 from labkit.compression.quantize.affine import grid_of, integer_range, to_integers
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -33,7 +33,7 @@ PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weigh
 
 
 def weights(
-    model: nn.Module, bits: int = 8, group: int | None = None, keep_float: Collection[str] = ()
+    model: nn.Module, bits: int = 8, group: int | None = None, keep_float: Iterable[str] = ()
 ) -> nn.Module:
     """Return a copy of the model whose weights are stored as integers, and only so.
 
@@ -100,14 +100,13 @@ def store(layer: nn.Module, name: str, bits: int, group: int | None) -> None:
 
 
 def quantizable(
-    model: nn.Module, keep_float: Collection[str] = ()
+    model: nn.Module, keep_float: Iterable[str] = ()
 ) -> dict[str, tuple[nn.Module, str]]:
     """Return, for each weight to quantize, its name -> (the layer, the parameter's name in it).
 
     Raises:
         TypeError, ValueError: see `weights`.
     """
-    check_model(model)
     if isinstance(keep_float, str):
         raise TypeError(f"keep_float must be a collection of names, got the string {keep_float!r}")
     layers = {n: m for n, m in model.named_modules() if _weight_names(m)}

@@ -102,8 +102,6 @@ def synchronize_batch_norm(model: nn.Module, all_reduce: AllReduce = dist.all_re
         TypeError: `model` is no module.
         ValueError: a batch norm computes otherwise than torch's, or has no size yet.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
     for name, layer in model.named_modules():  # before the copy, which some cannot be part of
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and type(layer) not in _PLAIN:
             raise ValueError(

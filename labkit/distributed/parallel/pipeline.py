@@ -68,8 +68,6 @@ class Pipeline:
         # Here, not at the top: this brings torch's tracer along.
         from torch.distributed.pipelining import Schedule1F1B, ScheduleGPipe
 
-        if not isinstance(stage, nn.Module):
-            raise TypeError(f"stage must be a torch module, got {type(stage).__name__}")
         check_task(task)
         rank, size = place()
         in_flight(kind, size, microbatches, rank)  # checks them

@@ -158,5 +158,5 @@ def test_refuses_what_it_cannot_do() -> None:
         channel_graph(models.convnet(4), (torch.ones(1, 1, 12, 12),) * 2)
     with pytest.raises(ValueError, match="no channel that can be removed .*0: it is the model's"):
         channel_graph(nn.Sequential(nn.Linear(3, 3)), torch.ones(1, 3))
-    with pytest.raises(TypeError, match="model must be a torch.nn.Module, got function"):
+    with pytest.raises(TypeError, match="model must be of type Module, got <function"):
         channel_graph(lambda x: x, torch.ones(1))

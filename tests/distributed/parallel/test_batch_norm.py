@@ -278,7 +278,7 @@ def test_without_other_ranks_it_is_the_plain_layer():
 
 
 def test_bad_input():
-    with pytest.raises(TypeError, match="model must be an nn.Module, got list"):
+    with pytest.raises(TypeError, match="model must be of type Module, got \\["):
         synchronize_batch_norm([])
     with pytest.raises(ValueError, match="input must have 2 or more dimensions"):
         SyncBatchNorm(6)(torch.zeros(6))

@@ -269,7 +269,7 @@ def test_bad_batches_and_schedules_are_refused():
         "kind must be",
         "microbatches must be",
         "microbatches must be at least 2",
-        "stage must be a torch module",
+        "stage must be of type Module",
         "task must be a task, such as classify()",
         "inputs and targets must be equally many, a multiple of 2",
         "inputs and targets must be equally many, a multiple of 2",

@@ -191,5 +191,6 @@ def test_equal_means_equal(other, same):
 
 
 def test_gradients_of_stages_are_joined():
-    loss, gradients = small_model.joined([(2.0, {"a": 1}), (2.0, {"b": 2})])
-    assert (loss, gradients) == (2.0, {"a": 1, "b": 2})
+    a, b = torch.ones(1), torch.ones(2)
+    loss, gradients = small_model.joined([(2.0, {"a": a}), (2.0, {"b": b})])
+    assert (loss, gradients) == (2.0, {"a": a, "b": b})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import NamedTuple
+from unittest.mock import Mock
 
 import numpy
 import pytest
@@ -12,7 +12,7 @@ import torch
 from support.common import SILLY, refuses, tiny_recipe
 from support.verdicts import each_call
 
-from labkit.compare import FORWARD_TIME, STEP_TIME, Quantity, Samples, Verdict
+from labkit.compare import FORWARD_TIME, STEP_TIME, Quantity, Race, Samples, Verdict
 from labkit.lessons import Prediction, sentence
 from labkit.lessons.training_loop import checks, measure, pictures, words
 from labkit.measure import Timing
@@ -125,20 +125,16 @@ def test_a_view_that_was_stopped_at_once_is_helped_out():
     assert len(measure.phases_of(rest, training)) == 40 - measure.FEWEST - measure.WARMUP
 
 
-class Verdicts(NamedTuple):
+def race_of(time: Verdict, result: Verdict) -> Race:
     """A race of which only the verdicts are asked."""
-
-    time: Verdict
-    result: Verdict
-
-    def verdict(self, candidate, on="step time"):
-        return self.result if on == "accuracy" else self.time
+    told = {"step time": time, "accuracy": result}
+    return Mock(spec=Race, verdict=lambda candidate, on="step time": told[on])
 
 
 def test_reading_the_race():
     results = each_call(Quantity.of(ACCURACY), candidate="AdamW", baseline="SGD")
     for call, time in each_call(candidate="AdamW", baseline="SGD").items():
-        text = words.read_race(Verdicts(time, results[call]), 0.1, Prediction(0.9))
+        text = words.read_race(race_of(time, results[call]), 0.1, Prediction(0.9))
         assert str(time) in text and str(results[call]) in text and "You predicted 0.9x" in text
         factor = words.times_the_work(time.estimate.value, 0.1)
         said = f"would give about 0.909x, and the ratio above means about {factor:.1f} ("
