@@ -10,6 +10,7 @@ from support.sources import import_graph, imports
 # A room may import only rooms on lower floors.
 FLOORS = {
     "checks": 0,
+    "hints": 0,
     "seeds": 1,
     "facts": 1,
     "files": 1,

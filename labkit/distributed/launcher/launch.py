@@ -80,9 +80,7 @@ class Ranks:
         **arguments: Any,
     ) -> None:
         check_positive_int("nprocs", nprocs)
-        if not callable(function):
-            raise TypeError(f"function must be callable, got {type(function).__name__}")
-        if not isinstance(deadline, int | float) or not deadline > 0:
+        if not deadline > 0:
             raise ValueError(f"deadline must be a positive number of seconds, got {deadline!r}")
         work = _pack(function, arguments)  # before anything starts that would have to be ended
         self.nprocs = nprocs

@@ -183,7 +183,7 @@ def test_numbers_by_hand():
     assert low_rank_numbers((0, 3), 1) == 0
 
 
-@pytest.mark.parametrize("wrong", [0, 1.5, "2", None, True])
+@pytest.mark.parametrize("wrong", [0, -1, True])
 def test_wrong_ranks(wrong):
     with pytest.raises(ValueError, match="rank must be a whole number of at least 1, got"):
         PowerSGD(wrong)

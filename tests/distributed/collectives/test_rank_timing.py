@@ -47,5 +47,5 @@ def test_the_slowest_rank_counts_and_all_learn_it():
 )
 def test_refusals(arguments, word):
     functions, rounds, *warmup = arguments
-    with pytest.raises(ValueError, match=word):
+    with init(), pytest.raises(ValueError, match=word):
         interleave_ranks(functions, rounds, **({"warmup": warmup[0]} if warmup else {}))

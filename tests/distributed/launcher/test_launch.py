@@ -165,10 +165,8 @@ def test_hold_and_go_on() -> None:
     ("arguments", "error", "words"),
     [
         ({"nprocs": 0}, ValueError, "nprocs must be a whole number of at least 1, got 0"),
-        ({"nprocs": 2.0}, ValueError, "nprocs must be a whole number of at least 1, got 2.0"),
         ({"deadline": 0}, ValueError, "deadline must be a positive number of seconds, got 0"),
-        ({"deadline": "1"}, ValueError, "deadline must be a positive number of seconds, got '1'"),
-        ({"function": 3}, TypeError, "function must be callable, got int"),
+        ({"function": 3}, TypeError, "function must be of type Callable"),
     ],
 )
 def test_bad_arguments_are_named(

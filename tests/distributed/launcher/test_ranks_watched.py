@@ -21,7 +21,7 @@ from labkit.widgets.twin import draw
 pytestmark = pytest.mark.timeout(60)
 
 
-class MadeUp:
+class MadeUp(Ranks):
     """Ranks that report what a test has written down, one list a look."""
 
     def __init__(self, nprocs: int, *looks: list[RankStep]) -> None:

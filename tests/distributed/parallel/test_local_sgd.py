@@ -120,7 +120,7 @@ def test_the_mean_of_all_kinds_of_tensors():
         assert state["num_batches_tracked"] == 7 and state["half_weight"].dtype == torch.float16
 
 
-@pytest.mark.parametrize("wrong", [0, -3, 1.0, "2", None])
+@pytest.mark.parametrize("wrong", [0, -3, True])
 def test_wrong_period(wrong):
     with pytest.raises(ValueError, match="every must be a whole number of at least 1, got"):
         average_ranks(wrong)

@@ -223,7 +223,7 @@ def test_tied_weights_are_refused():
     ("call", "error", "words"),
     [
         (lambda: parts(nn.Linear(1, 1)), TypeError, "model must be a transformer"),
-        (lambda: parts([1, 2]), TypeError, "model must be a transformer"),
+        (lambda: parts([nn.ReLU(), 2]), TypeError, "model must be a transformer"),
         (lambda: parts(nn.Sequential()), TypeError, "model must be a transformer"),
         (lambda: balanced_cuts([1, 1], 3), ValueError, "costs must have at least 3 parts"),
         (lambda: balanced_cuts([1, -1], 1), ValueError, "costs must not be negative"),
@@ -270,7 +270,7 @@ def test_bad_batches_and_schedules_are_refused():
         "microbatches must be",
         "microbatches must be at least 2",
         "stage must be of type Module",
-        "task must be a task, such as classify()",
+        "task must be of type Task",
         "inputs and targets must be equally many, a multiple of 2",
         "inputs and targets must be equally many, a multiple of 2",
         "inputs must have the shape of the first step, (4, 1), got (6, 1)",
