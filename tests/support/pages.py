@@ -19,7 +19,7 @@ class Notebook:
 
     def __init__(self, page: Page, server: LabServer, path: str) -> None:
         self.page, self.server, self.path = page, server, path
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(90_000)  # beside others on two cores
         page.goto(f"{server.url}/lab/tree/{path}?token={server.token}")
         self._wait_until_ready()
 
@@ -205,7 +205,7 @@ class LiveElement:
                     resolve(performance.now() - start);
                 }).observe(root, { attributes: true });
                 buttons.find(button => button.textContent === name).click();
-                setTimeout(() => reject(new Error(`not ${state} after 30 s`)), 30_000);
+                setTimeout(() => reject(new Error(`not ${state} after 90 s`)), 90_000);
             })""",
             [name, state],
         )
