@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dis import opmap
-from numbers import Integral
+from math import inf
+from numbers import Integral, Real
 from typing import NoReturn
 
 import torch
@@ -25,6 +26,14 @@ def check_whole(name: str, value: object, lowest: int, highest: int | None = Non
     if not whole or value < lowest or (highest is not None and value > highest):  # type: ignore[operator]
         bounds = f"of at least {lowest}" if highest is None else f"from {lowest} to {highest}"
         raise ValueError(f"{name} must be a whole number {bounds}, got {value!r}")
+
+
+def check_number(name: str, value: object, *, zero: bool = False) -> None:
+    """Raise a ValueError that names the argument unless it is a finite number above 0 (or 0)."""
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not number or not 0 <= value < inf or (value == 0 and not zero):  # type: ignore[operator]
+        kind = "finite number of at least 0" if zero else "positive number"
+        raise ValueError(f"{name} must be a {kind}, got {value!r}")
 
 
 def device_of(device: torch.device | str) -> torch.device:

@@ -8,7 +8,7 @@ gradient. This is the worst case: DistributedDataParallel hides part of the send
 
 from dataclasses import dataclass
 
-from labkit.checks import check_positive_int
+from labkit.checks import check_number, check_positive_int
 from labkit.plan.messages import MessageCost, ring_bytes
 
 
@@ -21,6 +21,9 @@ class StepCost:
         image: seconds of computing for each image.
         message: of an all-reduce between two ranks.
         gradient: bytes.
+
+    Raises:
+        ValueError: a number is out of range.
     """
 
     fixed: float
@@ -28,8 +31,14 @@ class StepCost:
     message: MessageCost
     gradient: int
 
+    def __post_init__(self) -> None:
+        check_number("fixed", self.fixed, zero=True)
+        check_number("image", self.image)  # else no batch would ever hide the sending
+        check_number("gradient", self.gradient, zero=True)
+
     def computing(self, batch: float) -> float:
         """Return the seconds of computing for `batch` images a rank."""
+        check_number("batch", batch)
         return self.fixed + batch * self.image
 
     def sending(self, ranks: int) -> float:

@@ -7,7 +7,7 @@ another. What they send for it is in `labkit.distributed.parallel.sharding`.
 
 from typing import NamedTuple
 
-from labkit.checks import check_positive_int
+from labkit.checks import check_number, check_positive_int
 
 FP32 = (4, 4, 8)
 """Bytes a parameter: its weight, its gradient, AdamW's two moments."""
@@ -47,6 +47,10 @@ def zero_bytes(
     check_positive_int("parameters", parameters)
     check_positive_int("ranks", ranks)
     check_zero(zero, lowest=0)
+    if len(each) != 3:
+        raise ValueError(f"each must be bytes for weight, gradient and optimizer, got {each!r}")
+    for size in each:
+        check_number("each", size, zero=True)
     shard = -(-parameters // ranks)  # rounded up
     # Weights are shared out from stage 3 on, gradients from 2, the optimizer's states from 1.
     counts = [shard if zero >= first else parameters for first in (3, 2, 1)]

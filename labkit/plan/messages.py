@@ -19,7 +19,7 @@ from statistics import median
 
 import numpy
 
-from labkit.checks import check_positive_int
+from labkit.checks import check_number, check_positive_int
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,17 @@ class MessageCost:
     Attributes:
         latency: seconds that each message costs.
         per_byte: seconds that each byte costs besides.
+
+    Raises:
+        ValueError: a number is out of range.
     """
 
     latency: float
     per_byte: float
+
+    def __post_init__(self) -> None:
+        check_number("latency", self.latency, zero=True)
+        check_number("per_byte", self.per_byte)
 
     @property
     def break_even(self) -> float:
@@ -45,7 +52,7 @@ class MessageCost:
         Raises:
             ValueError: `total` or `bucket` is not above zero.
         """
-        if not (total > 0 and bucket > 0):
+        if not (0 < total < math.inf and bucket > 0):
             raise ValueError(f"total and bucket must be above 0 bytes, got {total!r}, {bucket!r}")
         return max(1, math.ceil(total / bucket)) * self.latency + total * self.per_byte
 
@@ -57,14 +64,16 @@ def fit_cost(measured: Mapping[int, Sequence[float]]) -> MessageCost:
         measured: {bytes of a message: seconds, measured several times}; two sizes or more.
 
     Raises:
-        ValueError: fewer than two sizes, or a time that is not above zero.
+        ValueError: fewer than two sizes, or a size or time that is not above zero.
     """
     sizes = sorted(measured)
     if len(sizes) < 2:
         raise ValueError(f"measured must hold two sizes or more, got {sizes}")
+    if not all(measured.values()):
+        raise ValueError("measured must hold times for each size, got none for one")
     times = numpy.array([median(measured[size]) for size in sizes])
-    if not (times > 0).all():
-        raise ValueError("measured must hold times above zero")
+    if not ((times > 0) & (times < math.inf)).all() or not 0 < sizes[0] <= sizes[-1] < math.inf:
+        raise ValueError("measured must hold times above zero for sizes above zero")
     # Least squares of the relative errors: else the largest messages alone would decide, and the
     # latency would be whatever is left over.
     columns = numpy.stack([numpy.ones(len(sizes)), numpy.array(sizes, dtype=float)], axis=1)
@@ -81,7 +90,8 @@ def ring_bytes(size: float, ranks: int) -> float:
     """Return how many bytes each rank sends for an all-reduce of a tensor of `size` bytes.
 
     Raises:
-        ValueError: `ranks` is not a positive whole number.
+        ValueError: `ranks` is not a positive whole number, or `size` below 0.
     """
     check_positive_int("ranks", ranks)
+    check_number("size", size, zero=True)
     return 2 * (ranks - 1) / ranks * size

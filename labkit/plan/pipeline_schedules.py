@@ -21,7 +21,7 @@ training", 2019.
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from labkit.checks import check_positive_int
+from labkit.checks import check_number, check_positive_int, check_whole
 
 Kind = Literal["GPipe", "1F1B"]
 
@@ -99,8 +99,7 @@ def pipeline_schedule(
         ValueError: `kind` is unknown, or a number is not positive.
     """
     for name, value in (("forward", forward), ("backward", backward)):
-        if not isinstance(value, int | float) or not value > 0:
-            raise ValueError(f"{name} must be a positive time, got {value!r}")
+        check_number(name, value)
     _check(kind, stages, microbatches, 0)
     todo = [order(kind, stages, microbatches, rank) for rank in range(stages)]
     done: dict[tuple[int, str, int], float] = {}
@@ -122,12 +121,13 @@ def idle(blocks: Sequence[Block]) -> float:
     """Return the idle share of all ranks' time, 0 to 1, from the first start to the last end.
 
     Raises:
-        ValueError: there are no blocks.
+        ValueError: there are no blocks, or they take no time.
     """
     if not blocks:
         raise ValueError("blocks must hold at least one block, got none")
     ranks = len({block.rank for block in blocks})
     span = max(block.end for block in blocks) - min(block.start for block in blocks)
+    check_number("blocks' time from first start to last end", span)
     return 1 - sum(block.end - block.start for block in blocks) / (ranks * span)
 
 
@@ -145,5 +145,4 @@ def _ready(
 def _check(kind: str, stages: int, microbatches: int, rank: int) -> None:
     check_positive_int("stages", stages)
     check_positive_int("microbatches", microbatches)
-    if not isinstance(rank, int) or isinstance(rank, bool) or not 0 <= rank < stages:
-        raise ValueError(f"rank must be from 0 to {stages - 1}, got {rank!r}")
+    check_whole("rank", rank, 0, stages - 1)

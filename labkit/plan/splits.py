@@ -17,10 +17,11 @@ al., "Efficient Large-Scale Language Model Training on GPU Clusters Using Megatr
 """
 
 from dataclasses import dataclass
+from math import isqrt
 
 from labkit import units
-from labkit.checks import check_positive_int
-from labkit.plan.memory import FP32, StateBytes, zero_bytes
+from labkit.checks import check_number, check_positive_int
+from labkit.plan.memory import FP32, StateBytes, check_zero, zero_bytes
 from labkit.plan.pipeline_schedules import bubble, in_flight
 from labkit.table import Table
 
@@ -88,6 +89,9 @@ class Split:
         zero: stage of ZeRO over the data direction, 0 to 3.
         precision: "fp32" or "bf16".
         microbatches: of the pipeline, in one step.
+
+    Raises:
+        ValueError: a number below 1, or no such stage or precision.
     """
 
     size: TransformerSize
@@ -98,6 +102,12 @@ class Split:
     zero: int = 0
     precision: str = "fp32"
     microbatches: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "data", "tensor", "pipeline", "microbatches"):
+            check_positive_int(name, getattr(self, name))
+        check_zero(self.zero, lowest=0)
+        _check_precision(self.precision)
 
     @property
     def name(self) -> str:
@@ -243,10 +253,8 @@ def choose_split(
     """
     check_positive_int("devices", devices)
     check_positive_int("batch", batch)
-    if not memory > 0:
-        raise ValueError(f"memory must be a positive number of GB, got {memory!r}")
-    if precision not in EACH:
-        raise ValueError(f"precision must be one of {', '.join(EACH)}, got {precision!r}")
+    check_number("memory", memory)
+    _check_precision(precision)
 
     def ways(data: int, tensor: int, pipeline: int, zero: int = 0) -> list[Split]:
         if data > batch or pipeline > size.depth or tensor > WIDEST_TENSOR or size.heads % tensor:
@@ -276,5 +284,11 @@ def fits(split: Split, memory: float) -> bool:
     return split.memory <= (1 - RESERVE) * memory * GB
 
 
+def _check_precision(precision: str) -> None:
+    if precision not in EACH:
+        raise ValueError(f"precision must be one of {', '.join(EACH)}, got {precision!r}")
+
+
 def _divisors(n: int) -> list[int]:
-    return [d for d in range(1, n + 1) if n % d == 0]
+    small = [d for d in range(1, isqrt(n) + 1) if n % d == 0]
+    return sorted({*small, *(n // d for d in small)})

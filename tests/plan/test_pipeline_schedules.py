@@ -71,8 +71,8 @@ def test_numbers_of_the_papers():
         (lambda: bubble(0, 1), "stages must be"),
         (lambda: bubble(1, 0), "microbatches must be"),
         (lambda: in_flight("gpipe", 1, 1, 0), "kind must be one of 'GPipe', '1F1B', got 'gpipe'"),
-        (lambda: in_flight("GPipe", 2, 1, 2), "rank must be from 0 to 1, got 2"),
-        (lambda: order("1F1B", 2, 1, -1), "rank must be from 0 to 1, got -1"),
+        (lambda: in_flight("GPipe", 2, 1, 2), "rank must be a whole number from 0 to 1, got 2"),
+        (lambda: order("1F1B", 2, 1, -1), "rank must be a whole number from 0 to 1, got -1"),
         (lambda: pipeline_schedule("GPipe", 2, 0), "microbatches must be"),
         (
             lambda: pipeline_schedule("GPipe", 2, 2, forward=0),

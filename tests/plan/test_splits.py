@@ -189,7 +189,7 @@ def test_the_table_says_which_one_and_why():
     ("change", "word"),
     [
         ({"devices": 0}, "devices"),
-        ({"memory": 0}, "memory must be a positive number of GB, got 0"),
+        ({"memory": 0}, "memory must be a positive number, got 0"),
         ({"batch": 0}, "batch"),
         ({"precision": "fp8"}, "precision must be one of fp32, bf16, got 'fp8'"),
     ],

@@ -27,7 +27,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from labkit.checks import check_positive_int
+from labkit.checks import check_positive_int, check_whole
 from labkit.distributed.collectives.coalesced import AllReduce, coalesced_mean
 
 Means = Callable[[list[Tensor]], list[Tensor]]
@@ -63,9 +63,11 @@ def low_rank_numbers(shape: Sequence[int], rank: int) -> int:
     would not make smaller, as vectors, are sent whole.
 
     Raises:
-        ValueError: `rank` is not a positive whole number.
+        ValueError: `rank` is not a positive whole number, or a size is below 0.
     """
     check_positive_int("rank", rank)
+    for size in shape:
+        check_whole("shape", size, 0)
     numbers = torch.Size(shape).numel()
     if len(shape) < 2 or not numbers:  # a vector has no rank to lower
         return numbers

@@ -30,12 +30,17 @@ class NetworkMeter:
     Args:
         travel_as: dtype in which `hook` sends gradients, such as `torch.bfloat16`; None leaves it.
 
+    Raises:
+        ValueError: `travel_as` holds no fractions.
+
     Attributes:
         bytes_sent: by this rank since the last `take`.
         waiting: seconds since then in which this rank only waited.
     """
 
     def __init__(self, travel_as: torch.dtype | None = None) -> None:
+        if travel_as is not None and not travel_as.is_floating_point:
+            raise ValueError(f"travel_as must be a floating-point dtype, got {travel_as}")
         self.travel_as = travel_as
         self.bytes_sent, self.waiting = 0, 0.0
         self._idle_since: float | None = None

@@ -42,7 +42,8 @@ def shared_memory(elements: int, dtype: torch.dtype = torch.float32) -> AllReduc
         too large, of another dtype, or not on the CPU.
 
     Raises:
-        ValueError: `elements` is not a positive whole number, or the ranks are on several machines.
+        ValueError: `elements` is not a positive whole number or too many, or the ranks are on
+            several machines.
     """
     check_positive_int("elements", elements)
     rank, size = place()
@@ -82,7 +83,12 @@ def _map(elements: int, dtype: torch.dtype, rank: int) -> Tensor:
         dist.all_reduce(here, op=dist.ReduceOp.MIN)
         if not here:
             raise ValueError("the ranks must be on one machine to share memory, and are not")
-        memory = torch.from_file(str(path), shared=True, size=elements, dtype=dtype)
+        try:
+            memory = torch.from_file(str(path), shared=True, size=elements, dtype=dtype)
+        except RuntimeError as error:  # on all ranks alike: it is one machine
+            raise ValueError(
+                f"elements must fit on this machine, rows of all ranks: {error}"
+            ) from error
         dist.barrier()
     finally:
         if made is not None:

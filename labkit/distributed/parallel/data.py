@@ -21,7 +21,6 @@ import inspect
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from math import inf
 from typing import Any
 
 import torch
@@ -30,7 +29,7 @@ from torch import Tensor, nn
 from torch.autograd import Variable
 from torch.nn.parallel import DistributedDataParallel
 
-from labkit.checks import check_positive_int
+from labkit.checks import check_number, check_positive_int, check_whole
 from labkit.data import EpochBatches
 from labkit.distributed.collectives.coalesced import AllReduce, coalesced_mean
 from labkit.distributed.collectives.network_meter import NetworkMeter
@@ -93,8 +92,7 @@ def _share(model: nn.Module, weight: float | None) -> float:
     ranks = place()[1]
     if weight is None:
         return 1 / ranks
-    if not 0 <= weight < inf:
-        raise ValueError(f"weight must be a number of targets, 0 or more, got {weight!r}")
+    check_number("weight", weight, zero=True)
     return weight / _over_all_ranks(weight, next(iter(_trained(model).values())).device)
 
 
@@ -222,9 +220,7 @@ def data_parallel(
         ValueError: `accumulate` or `bucket_mib` out of range.
     """
     check_positive_int("accumulate", accumulate)
-    number = isinstance(bucket_mib, int | float) and not isinstance(bucket_mib, bool)
-    if not (number and 0 < bucket_mib < inf):
-        raise ValueError(f"bucket_mib must be a positive number, got {bucket_mib!r}")
+    check_number("bucket_mib", bucket_mib)
     device = next(iter(_trained(model).values())).device
     place()
     wrapped = Accumulating(
@@ -282,8 +278,7 @@ def shard(batches: EpochBatches, rank: int, size: int) -> Shard:
         ValueError: no such rank, or fewer samples in a batch than ranks.
     """
     check_positive_int("size", size)
-    if not isinstance(rank, int) or isinstance(rank, bool) or not 0 <= rank < size:
-        raise ValueError(f"rank must be a whole number from 0 to {size - 1}, got {rank!r}")
+    check_whole("rank", rank, 0, size - 1)
     if batches.batch_size < size:
         raise ValueError(f"batch_size {batches.batch_size} gives nothing to some of {size} ranks")
     return Shard(batches, rank, size)

@@ -9,14 +9,16 @@ For models that are no chain, `torch.distributed.pipelining.pipeline` traces the
 graph; it needs a model that `torch.export` understands.
 """
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from functools import cache, partial
+from functools import partial
 
+import numpy
 import torch
 from torch import Tensor, nn
 
-from labkit.checks import check_positive_int
+from labkit.checks import check_number, check_positive_int, check_whole, explaining
 from labkit.measure.flops import flops
 
 TRANSFORMER = ("embedding", "blocks", "norm", "head")
@@ -52,11 +54,15 @@ def forward_costs(model: nn.Module | Iterable[nn.Module], inputs: Tensor) -> lis
     Args:
         model: as for `parts`.
         inputs: what the model takes; one sample is enough.
+
+    Raises:
+        ValueError: a part does not take what comes to it.
     """
-    counts, last = [], [inputs]
+    counts, last = list[int](), [inputs]
 
     def run(piece: nn.Module) -> None:  # keeps what it returns for the next part
-        last[0] = piece(last[0])
+        with explaining(f"{type(piece).__name__} {len(counts)} of model", last[0]):
+            last[0] = piece(last[0])
 
     with torch.no_grad():
         for piece in parts(model):
@@ -83,24 +89,28 @@ def balanced_cuts(costs: Sequence[float], stages: int) -> list[range]:
     check_positive_int("stages", stages)
     if len(costs) < stages:
         raise ValueError(f"costs must have at least {stages} parts, one a stage, got {len(costs)}")
-    if any(cost < 0 for cost in costs):
-        raise ValueError(f"costs must not be negative, got {min(costs)!r}")
+    for cost in costs:
+        check_number("costs", cost, zero=True)
 
-    # The dearest of the first stage and of the best cut of what is left; each part of the chain is
-    # solved once. Equal costs are decided by the ends, and the smallest come first.
-    @cache
-    def best(start: int, left: int) -> tuple[float, tuple[int, ...]]:
-        """Return the cost of the dearest of the `left` stages from `start` on, and their ends."""
-        if left == 1:
-            return sum(costs[start:]), (len(costs),)
-        choices = []
-        for end in range(start + 1, len(costs) - left + 2):
-            dearest, ends = best(end, left - 1)
-            choices.append((max(sum(costs[start:end]), dearest), (end, *ends)))
-        return min(choices)
-
-    ends = best(0, stages)[1]
-    return [range(start, end) for start, end in zip((0, *ends), ends, strict=False)]
+    # With one stage more each time: how dear the dearest of the first stage and of the best cut of
+    # what is left is at least. A later end makes the one dearer and the other cheaper, so the best
+    # end is where they cross, or just before; of ends that are as cheap it is the first.
+    sums = numpy.concatenate([[0.0], numpy.cumsum(costs)])
+    dearest, choices = sums[-1] - sums[:-1], []  # of one stage, from each start on
+    for _ in range(stages - 1):
+        starts = numpy.arange(len(dearest) - 1)
+        cross = numpy.searchsorted(sums[: len(dearest)] - dearest, sums[starts])
+        cross = cross.clip(starts + 1, len(dearest) - 1)
+        first = sums[cross] - sums[starts]  # at the crossing the first stage is the dearest
+        before = numpy.where(cross - 1 > starts, dearest[cross - 1], numpy.inf)
+        best = numpy.minimum(numpy.maximum(first, dearest[cross]), before)
+        flat = numpy.searchsorted(-dearest, -best)
+        choices.append(numpy.maximum(flat, starts + 1))
+        dearest = best
+    ends = [0]
+    for ends_from in reversed(choices):
+        ends.append(int(ends_from[ends[-1]]))
+    return [range(start, end) for start, end in itertools.pairwise([*ends, len(costs)])]
 
 
 def pipeline_stage(
@@ -127,8 +137,7 @@ def pipeline_stage(
     """
     pieces = parts(model)
     check_positive_int("size", size)
-    if not isinstance(rank, int) or not 0 <= rank < size:
-        raise ValueError(f"rank must be from 0 to {size - 1}, got {rank!r}")
+    check_whole("rank", rank, 0, size - 1)
     if costs is None:
         # Embedding and head cost little beside a block, where the vocabulary is small.
         ends = {0, len(pieces) - 1} if _is_transformer(model) else set()

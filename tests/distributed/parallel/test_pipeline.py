@@ -199,6 +199,9 @@ def test_costs_are_counted():
         ([5, 1, 1, 1, 1, 1], 2, [1, 6]),
         ([1, 9, 1], 3, [1, 2, 3]),
         ([2], 1, [1]),
+        ([0, 0, 0, 0], 3, [1, 2, 4]),
+        ([3, 0, 0, 3, 0], 2, [1, 5]),
+        ([1, 1, 1, 1, 1, 1, 1], 3, [1, 4, 7]),
     ],
 )
 def test_the_dearest_stage_is_as_cheap_as_can_be(prices, stages, ends):
@@ -209,6 +212,10 @@ def test_the_dearest_stage_is_as_cheap_as_can_be(prices, stages, ends):
     for other in itertools.combinations(range(1, len(prices)), stages - 1):
         bounds = [0, *other, len(prices)]
         assert dearest <= max(sum(prices[a:b]) for a, b in itertools.pairwise(bounds))
+
+
+def test_long_chains_are_cut_in_time():
+    assert [len(piece) for piece in balanced_cuts([1] * 3000, 1500)] == [2] * 1500
 
 
 def test_tied_weights_are_refused():
@@ -226,9 +233,20 @@ def test_tied_weights_are_refused():
         (lambda: parts([nn.ReLU(), 2]), TypeError, "model must be a transformer"),
         (lambda: parts(nn.Sequential()), TypeError, "model must be a transformer"),
         (lambda: balanced_cuts([1, 1], 3), ValueError, "costs must have at least 3 parts"),
-        (lambda: balanced_cuts([1, -1], 1), ValueError, "costs must not be negative"),
+        (lambda: balanced_cuts([1, -1], 1), ValueError, "costs must be a finite number of at"),
+        (lambda: balanced_cuts([1, float("nan")], 1), ValueError, "costs must be a finite"),
+        (lambda: balanced_cuts([1, float("inf")], 1), ValueError, "costs must be a finite"),
+        (
+            lambda: forward_costs(net(), torch.randn(1, 3)),
+            ValueError,
+            "Embedding 0 of model failed",
+        ),
         (lambda: balanced_cuts([1], 0), ValueError, "stages must be"),
-        (lambda: pipeline_stage(net(), 2, 2), ValueError, "rank must be from 0 to 1, got 2"),
+        (
+            lambda: pipeline_stage(net(), 2, 2),
+            ValueError,
+            "rank must be a whole number from 0 to 1, got 2",
+        ),
         (lambda: pipeline_stage(net(), 0, 2, [1]), ValueError, "costs must be 6"),
     ],
 )
