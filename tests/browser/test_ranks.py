@@ -109,7 +109,6 @@ def test_lanes_move_and_buttons_answer(
 
 def test_a_failed_rank_is_shown_and_raised(notebook: Notebook, server: LabServer) -> None:
     notebook.run_cell("failing")
-    LiveElement(notebook.page).wait_for_state("failed")
     notebook.wait_for_picture("failing")
     assert ranks(server) == []
     (output,) = notebook.outputs("failing")
