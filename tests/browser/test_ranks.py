@@ -109,7 +109,7 @@ def test_lanes_move_and_buttons_answer(
 
 def test_a_failed_rank_is_shown_and_raised(notebook: Notebook, server: LabServer) -> None:
     notebook.run_cell("failing")
-    notebook.wait_for_picture("failing")
+    notebook.wait_for_picture("failing")  # the view itself may be gone already
     assert ranks(server) == []
     (output,) = notebook.outputs("failing")
     words = "RankError: rank 1 of 2 raised ValueError: the loss is not a number"

@@ -140,12 +140,22 @@ class Notebook:
         self.page.wait_for_timeout(800)
 
 
+# Notes all states that live views pass through.
+STATES = """
+window.labkitStates = [];
+new MutationObserver((changes) => {
+    for (const { target } of changes) window.labkitStates.push(target.dataset.state);
+}).observe(document, { subtree: true, attributeFilter: ["data-state"] });
+"""
+
+
 @contextlib.contextmanager
 def opened(browser: Browser, server: LabServer, source: Path) -> Iterator[Notebook]:
     """Open a copy of a notebook in a page of its own; its page and its kernel end afterwards."""
     path = f"{secrets.token_hex(4)}_{source.name}"
     shutil.copy(source, server.folder / path)
     context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    context.add_init_script(STATES)
     try:
         yield Notebook(context.new_page(), server, path)
     finally:
@@ -160,6 +170,7 @@ class LiveElement:
         self.page = page
         self.root = page.locator(".labkit-live").first
         self.root.wait_for()
+        self.before: int = page.evaluate("() => window.labkitStates.length")
 
     @property
     def rows(self) -> int:
@@ -167,8 +178,18 @@ class LiveElement:
         return int(self.root.get_attribute("data-rows") or 0)
 
     def wait_for_state(self, state: str) -> None:
-        """Return when the kernel has said that the run is in `state`."""
-        self.page.locator(f'.labkit-live[data-state="{state}"]').first.wait_for(state="attached")
+        """Return when the kernel has said that the run is in `state`.
+
+        A view that has ended gives place to its picture, sooner than it may be looked for. So what
+        counts is that it was in that state.
+        """
+        self.page.wait_for_function(
+            """([state, before]) =>
+                document.querySelector(".labkit-live")?.dataset.state === state
+                || window.labkitStates.slice(before).includes(state)""",
+            arg=[state, self.before],
+        )
+        self.before = self.page.evaluate("() => window.labkitStates.length")
 
     def wait_for_rows(self, more_than: int) -> None:
         """Return when more rows are drawn."""
